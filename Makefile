@@ -1,0 +1,48 @@
+# `make demo` shows what this is; `make test` says whether it works. `make help` lists the rest.
+
+RELEASE := --configuration release --scratch-path .build-release
+FORMATTED := Sources Tests Benchmarks Examples Package.swift
+
+.PHONY: all help build demo test bench tsan soak fuzz format lint clean
+
+all: build
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+build: ## a debug build of everything
+	@scripts/deps build
+	swift build --build-tests
+
+demo: ## the daemon on a real image; IMAGE=DIR takes an OCI layout, ARGS=--exit ends by itself
+	@scripts/demo $(if $(IMAGE),--image "$(IMAGE)") $(ARGS)
+
+test: ## dependencies, lint, build and every test, from a clean clone
+	@scripts/test
+
+bench: ## benchmarks, for example ARGS=serve
+	@scripts/deps test
+	swift run $(RELEASE) Benchmarks $(ARGS)
+
+tsan: ## the tests under ThreadSanitizer; ARGS="--filter NAME" narrows them
+	@scripts/deps test
+	TSAN_OPTIONS="suppressions=$(CURDIR)/Tests/tsan-suppressions" swift test --sanitize=thread --scratch-path .build-tsan $(ARGS)
+
+soak: ## the tests again and again; ROUNDS=N (20), ARGS="--filter NAME" narrows them
+	@scripts/deps test
+	swift build --build-tests
+	@for round in $$(seq 1 $(or $(ROUNDS),20)); do \
+		echo "round $$round"; swift test --skip-build --parallel $(ARGS) || exit 1; done
+
+fuzz: ## the fuzz targets; ARGS go to scripts/fuzz
+	@scripts/deps build
+	scripts/fuzz $(ARGS)
+
+format: ## rewrites the sources in the project's style
+	swift format --in-place --recursive --parallel $(wildcard $(FORMATTED))
+
+lint: ## checks the style
+	swift format lint --strict --recursive --parallel $(wildcard $(FORMATTED))
+
+clean: ## removes what was built
+	rm -rf .build .build-*

@@ -1,0 +1,257 @@
+// swift-tools-version: 6.1
+
+import PackageDescription
+
+// Without MemberImportVisibility: release builds (Swift 6.3) take the members of `timespec` and `timeval` for those of a
+// module that cannot be imported.
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+]
+
+let nio: [Target.Dependency] = [
+    .product(name: "NIOCore", package: "swift-nio"),
+    .product(name: "NIOPosix", package: "swift-nio"),
+    .product(name: "NIOConcurrencyHelpers", package: "swift-nio"),
+]
+
+let package = Package(
+    name: "spegel",
+    platforms: [.macOS(.v15)],
+    products: [
+        .library(name: "OCIDistribution", targets: ["OCIDistribution"]),
+        .library(name: "ContentStore", targets: ["ContentStore", "ContainerdContentStore"]),
+        .library(name: "PeerRouting", targets: ["PeerRouting"]),
+        .library(name: "MirrorServer", targets: ["MirrorServer"]),
+        .executable(name: "spegel", targets: ["spegel"]),
+    ],
+    traits: [
+        .trait(name: "Containerd", description: "The containerd backend of ContentStore, which brings gRPC with it."),
+        .default(enabledTraits: ["Containerd"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
+        .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
+        .package(url: "https://github.com/grpc/grpc-swift-2", from: "2.4.0"),
+        .package(url: "https://github.com/grpc/grpc-swift-nio-transport", from: "2.9.0"),
+        .package(url: "https://github.com/grpc/grpc-swift-protobuf", from: "2.4.0"),
+    ],
+    targets: [
+        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+        .target(
+            name: "OCIDistribution",
+            dependencies: ["COpenSSL", "CZlib"],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "ContentStore",
+            dependencies: [
+                "OCIDistribution",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "DequeModule", package: "swift-collections"),
+            ] + nio,
+            swiftSettings: strict
+        ),
+        .target(
+            name: "ContainerdContentStore",
+            dependencies: [
+                "ContentStore", "OCIDistribution",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "Metrics", package: "swift-metrics"),
+                .product(name: "GRPCCore", package: "grpc-swift-2", condition: .when(traits: ["Containerd"])),
+                .product(
+                    name: "GRPCNIOTransportHTTP2Posix", package: "grpc-swift-nio-transport",
+                    condition: .when(traits: ["Containerd"])),
+                .product(
+                    name: "GRPCProtobuf", package: "grpc-swift-protobuf", condition: .when(traits: ["Containerd"])),
+                .product(name: "SwiftProtobuf", package: "swift-protobuf", condition: .when(traits: ["Containerd"])),
+            ] + nio,
+            swiftSettings: strict
+        ),
+        .target(
+            name: "PeerRouting",
+            dependencies: [
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "Metrics", package: "swift-metrics"),
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "HeapModule", package: "swift-collections"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ] + nio,
+            swiftSettings: strict
+        ),
+        .target(
+            name: "MirrorServer",
+            dependencies: [
+                "OCIDistribution", "ContentStore", "PeerRouting",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "Metrics", package: "swift-metrics"),
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ] + nio,
+            swiftSettings: strict
+        ),
+        .target(
+            name: "RegistryClient",
+            dependencies: [
+                "OCIDistribution", "ContentStore",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ] + nio,
+            swiftSettings: strict
+        ),
+        .target(
+            name: "SpegelCommands",
+            dependencies: [
+                "OCIDistribution", "ContentStore", "ContainerdContentStore", "PeerRouting", "MirrorServer",
+                "RegistryClient",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+                .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ] + nio,
+            swiftSettings: strict
+        ),
+        .executableTarget(name: "spegel", dependencies: ["SpegelCommands"], swiftSettings: strict),
+        .executableTarget(
+            name: "EmbeddingExample",
+            dependencies: [
+                "OCIDistribution", "ContentStore", "MirrorServer",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+            ],
+            path: "Examples/Embedding",
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "Benchmarks",
+            dependencies: [
+                "OCIDistribution", "ContentStore", "PeerRouting", "MirrorServer", "ContainerdContentStore",
+                "ContainerdTestKit", "ContentStoreConformance",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ] + nio,
+            path: "Benchmarks",
+            swiftSettings: strict
+        ),
+        .testTarget(name: "OCIDistributionTests", dependencies: ["OCIDistribution", "CZlib"], swiftSettings: strict),
+        .target(name: "SpawnKit", path: "Tests/SpawnKit", swiftSettings: strict),
+        .target(
+            name: "ContentStoreConformance",
+            dependencies: ["ContentStore", "OCIDistribution"] + nio,
+            path: "Tests/ContentStoreConformance",
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "store-writer",
+            dependencies: ["ContentStore", "OCIDistribution", .product(name: "Logging", package: "swift-log")] + nio,
+            path: "Tests/Tools/StoreWriter",
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "ContentStoreTests",
+            dependencies: [
+                "ContentStore", "ContentStoreConformance", "OCIDistribution", "SpawnKit", "store-writer",
+                .product(name: "Logging", package: "swift-log"),
+            ] + nio,
+            swiftSettings: strict
+        ),
+        .target(
+            name: "ContainerdTestKit",
+            dependencies: [
+                "ContentStoreConformance", "OCIDistribution", "SpawnKit",
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ] + nio,
+            path: "Tests/ContainerdTestKit",
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "containerd-probe",
+            dependencies: [
+                "ContainerdContentStore", "ContentStore", .product(name: "Logging", package: "swift-log"),
+            ],
+            path: "Tests/Tools/ContainerdProbe",
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "ContainerdTests",
+            dependencies: [
+                "ContainerdContentStore", "ContainerdTestKit", "ContentStore", "ContentStoreConformance",
+                "OCIDistribution", "containerd-probe",
+                .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+                .product(name: "Logging", package: "swift-log"),
+            ] + nio,
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "PeerRoutingTests",
+            dependencies: ["PeerRouting", "SpawnKit", .product(name: "NIOEmbedded", package: "swift-nio")] + nio + [
+                .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
+            ],
+            resources: [.copy("Vectors")],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "MirrorTests",
+            dependencies: [
+                "MirrorServer", "ContentStore", "OCIDistribution", "PeerRouting",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "Metrics", package: "swift-metrics"),
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ] + nio,
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "MirrorServerTests",
+            dependencies: [
+                "MirrorServer", "ContentStore", "OCIDistribution", .product(name: "NIOEmbedded", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "SpegelCommandsTests",
+            dependencies: ["SpegelCommands", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "RegistryClientTests",
+            dependencies: ["RegistryClient", .product(name: "NIOHTTP1", package: "swift-nio")],
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "router-node",
+            dependencies: ["PeerRouting", .product(name: "Logging", package: "swift-log")],
+            path: "Tests/Tools/RouterNode",
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "IntegrationTests",
+            dependencies: [
+                "OCIDistribution", "ContentStore", "ContainerdContentStore", "PeerRouting", "MirrorServer", "SpawnKit",
+                "spegel", "router-node",
+            ],
+            swiftSettings: strict
+        ),
+    ]
+)

@@ -1,0 +1,393 @@
+import OCIDistribution
+
+/// What a store holds, in memory: content by digest, images by name, and which images reach which content.
+///
+/// A value without I/O or locks. Every change appends what subscribers must be told to `events`. It also remembers
+/// content that a present manifest refers to but that is absent, so that content which arrives later has its sources
+/// at once; it never holds more of that than the present manifests name.
+///
+/// One node is about 200 bytes; content, edges and names refer to each other by small integers.
+package struct ContentIndex: Sendable {
+    private struct Node: Sendable {
+        var digest: Digest
+        /// The size in bytes; negative while the content is absent.
+        var size: Int64 = -1
+        /// The size in bytes that a manifest which refers to this says it has; negative when unknown.
+        var expectedSize: Int64 = -1
+        var mediaType: MediaType = .octetStream
+        var children: [UInt32] = []
+        var parents: [UInt32] = []
+        /// Sources by number, ascending: those of the images that lead here, and those the backend names.
+        var sources: [UInt32] = []
+        /// Those of the sources that the backend itself names for this content.
+        var origins: [UInt32] = []
+        /// The names of images whose target this is.
+        var names: [Reference] = []
+
+        var isPresent: Bool { size >= 0 }
+        var isNeeded: Bool { isPresent || !parents.isEmpty || !names.isEmpty }
+    }
+
+    private var nodes: [Node?] = []
+    private var freeNodes: [UInt32] = []
+    private var ids: [Digest: UInt32] = [:]
+    private var targets: [Reference: Descriptor] = [:]
+    /// The names that have a tag and a digest, by the name with the tag only.
+    private var pinned: [Reference: [Reference]] = [:]
+    private var sources = SourceTable()
+
+    /// How much content is present.
+    package private(set) var contentCount = 0
+    /// The sum of the sizes in bytes of all present content.
+    package private(set) var contentBytes: Int64 = 0
+
+    /// An index of nothing.
+    package init() {}
+
+    // MARK: Questions
+
+    /// How many images there are.
+    package var imageCount: Int { targets.count }
+
+    /// How many digests are remembered, present or only referred to.
+    package var nodeCount: Int { ids.count }
+
+    /// Describes present content.
+    package func info(_ digest: Digest) -> ContentInfo? {
+        guard let id = ids[digest], let node = nodes[Int(id)], node.isPresent else { return nil }
+        return info(node)
+    }
+
+    /// The size of present content in bytes.
+    package func size(of digest: Digest) -> Int64? {
+        guard let id = ids[digest], let node = nodes[Int(id)], node.isPresent else { return nil }
+        return node.size
+    }
+
+    /// Finds what a reference names; see ``ContentStore/resolve(_:)``.
+    package func resolve(_ reference: Reference) -> Descriptor? {
+        if let digest = reference.digest { return info(digest)?.descriptor }
+        return (targets[reference] ?? pinnedTarget(reference)).map(truth)
+    }
+
+    /// The target of a tag that is in the store only together with digests: one that is present, if any is.
+    private func pinnedTarget(_ reference: Reference) -> Descriptor? {
+        guard let names = pinned[reference] else { return nil }
+        let candidates = names.sorted { $0.description < $1.description }.compactMap { targets[$0] }
+        return candidates.first { info($0.digest) != nil } ?? candidates.first
+    }
+
+    /// The target as its content says it is, when that is present; a name's own idea of it otherwise.
+    private func truth(_ target: Descriptor) -> Descriptor {
+        guard let info = info(target.digest) else { return target }
+        var target = target
+        target.size = info.size
+        target.mediaType = info.mediaType
+        return target
+    }
+
+    /// What a name of an image stands for, taking the name literally.
+    package func target(of reference: Reference) -> Descriptor? { targets[reference] }
+
+    /// All images, sorted by name.
+    package var images: [StoredImage] {
+        // The names are made once, not with each comparison.
+        targets.map { (name: $0.key.description, image: StoredImage(reference: $0.key, target: truth($0.value))) }
+            .sorted { $0.name < $1.name }.map(\.image)
+    }
+
+    /// The names of all images, in no particular order.
+    package var references: some Sequence<Reference> { targets.keys }
+
+    /// The digests of all present content, in no particular order.
+    package var presentDigests: [Digest] { nodes.compactMap { $0.flatMap { $0.isPresent ? $0.digest : nil } } }
+
+    /// Whether any image, or a manifest that is present, refers to the digest.
+    package func isReferenced(_ digest: Digest) -> Bool {
+        guard let id = ids[digest], let node = nodes[Int(id)] else { return false }
+        return !node.names.isEmpty || !node.parents.isEmpty
+    }
+
+    /// The size in bytes that a present manifest says the content has; `nil` when none refers to it.
+    package func expectedSize(_ digest: Digest) -> Int64? {
+        guard let id = ids[digest], let node = nodes[Int(id)], node.expectedSize >= 0, !node.parents.isEmpty else {
+            return nil
+        }
+        return node.expectedSize
+    }
+
+    /// The digests that a present manifest refers to, each once.
+    package func children(of digest: Digest) -> [Digest] {
+        guard let id = ids[digest], let node = nodes[Int(id)] else { return [] }
+        return node.children.compactMap { nodes[Int($0)]?.digest }
+    }
+
+    /// The content reachable from a digest and present, parents before children.
+    package func reachable(from digest: Digest) -> [ContentInfo] {
+        guard let root = ids[digest] else { return [] }
+        var result: [ContentInfo] = []
+        var seen: Set<UInt32> = [root]
+        var pending = [root]
+        while let id = pending.popLast() {
+            guard let node = nodes[Int(id)], node.isPresent else { continue }
+            result.append(info(node))
+            for child in node.children.reversed() where seen.insert(child).inserted { pending.append(child) }
+        }
+        return result
+    }
+
+    /// An event for everything there is: images first, then content.
+    package var snapshot: [ContentEvent] {
+        var events: [ContentEvent] = []
+        events.reserveCapacity(targets.count + contentCount)
+        for image in images { events.append(.imageSet(image)) }
+        for case let node? in nodes where node.isPresent { events.append(.contentAdded(info(node))) }
+        return events
+    }
+
+    // MARK: Content
+
+    /// Adds content, or changes what is known of it.
+    ///
+    /// - Parameters:
+    ///   - size: in bytes, not negative.
+    ///   - children: what a manifest refers to; empty for other content.
+    package mutating func setContent(
+        _ digest: Digest, size: Int64, mediaType: MediaType, children: [Descriptor], events: inout [ContentEvent]
+    ) {
+        let size = max(0, size)
+        let id = node(for: digest)
+        let old = nodes[Int(id)]
+        var changed: Set<UInt32> = []
+        if old?.isPresent == true { contentBytes -= old?.size ?? 0 } else { contentCount += 1 }
+        contentBytes += size
+        if old?.size != size || old?.mediaType != mediaType { changed.insert(id) }
+        update(id) {
+            $0.size = size
+            $0.mediaType = mediaType
+        }
+        setChildren(of: id, to: children, changed: &changed)
+        announce(changed, events: &events)
+    }
+
+    /// Removes content that is gone.
+    package mutating func removeContent(_ digest: Digest, events: inout [ContentEvent]) {
+        guard let id = ids[digest], let node = nodes[Int(id)], node.isPresent else { return }
+        contentCount -= 1
+        contentBytes -= node.size
+        update(id) {
+            $0.size = -1
+            $0.mediaType = .octetStream
+        }
+        var changed: Set<UInt32> = []
+        setChildren(of: id, to: [], changed: &changed)
+        replaceOrigins(of: id, by: [], changed: &changed)
+        events.append(.contentRemoved(digest))
+        announce(changed, events: &events)
+        dropIfNeedless(id)
+    }
+
+    /// Adds sources that the backend itself knows of, such as those containerd notes while a pull is still under way and
+    /// no image leads to the content yet. They replace those said before; absent content has none.
+    ///
+    /// They are told only as long as no image leads to the content: images say it better, as containerd notes a
+    /// registry without its port.
+    package mutating func setOrigins(of digest: Digest, to origins: [ContentSource], events: inout [ContentEvent]) {
+        guard let id = ids[digest], let node = nodes[Int(id)], node.isPresent,
+            // Nearly always nothing changes.
+            node.origins.count != origins.count
+                || !origins.allSatisfy({ sources.number(of: $0, by: .backend).map(node.origins.contains) ?? false })
+        else { return }
+        var changed: Set<UInt32> = []
+        replaceOrigins(of: id, by: Set(origins), changed: &changed)
+        announce(changed, events: &events)
+    }
+
+    private mutating func replaceOrigins(of id: UInt32, by new: Set<ContentSource>, changed: inout Set<UInt32>) {
+        let old = nodes[Int(id)]?.origins ?? []
+        guard !old.isEmpty || !new.isEmpty else { return }
+        var numbers = new.map { sources.retain($0, by: .backend) }.sorted()
+        if numbers.count == 1 { numbers = sources.numbers(numbers[0]) }
+        update(id) { $0.origins = numbers }
+        for number in numbers { add(source: number, to: id, changed: &changed) }
+        for number in old where !numbers.contains(number) { drop(source: number, from: id, changed: &changed) }
+        for number in old { sources.release(number) }
+    }
+
+    // MARK: Images
+
+    /// Adds an image, or changes what it names.
+    package mutating func setImage(_ image: StoredImage, events: inout [ContentEvent]) {
+        let reference = image.reference
+        let old = targets[reference]
+        guard old != image.target else { return }
+        var changed: Set<UInt32> = []
+        if old?.digest != image.target.digest {
+            let source = sources.retain(ContentSource(reference), by: .image)
+            let id = node(for: image.target.digest)
+            update(id) { $0.names.append(reference) }
+            add(source: source, to: id, changed: &changed)
+            if let old { unname(old.digest, reference, changed: &changed) }
+        }
+        targets[reference] = image.target
+        if old == nil, let tagged = reference.withoutDigest { pinned[tagged, default: []].append(reference) }
+        // The content's sources are told first, so that whoever hears of the image knows all about its content.
+        announce(changed, events: &events)
+        events.append(.imageSet(StoredImage(reference: reference, target: truth(image.target))))
+    }
+
+    /// Removes a name.
+    package mutating func removeImage(_ reference: Reference, events: inout [ContentEvent]) {
+        guard let old = targets.removeValue(forKey: reference) else { return }
+        if let tagged = reference.withoutDigest {
+            pinned[tagged]?.removeAll { $0 == reference }
+            if pinned[tagged]?.isEmpty ?? false { pinned[tagged] = nil }
+        }
+        var changed: Set<UInt32> = []
+        unname(old.digest, reference, changed: &changed)
+        events.append(.imageRemoved(reference))
+        announce(changed, events: &events)
+    }
+
+    private mutating func unname(_ digest: Digest, _ reference: Reference, changed: inout Set<UInt32>) {
+        guard let id = ids[digest] else { return }
+        update(id) { node in
+            if let index = node.names.firstIndex(of: reference) { node.names.remove(at: index) }
+        }
+        if let number = sources.number(of: ContentSource(reference), by: .image) {
+            drop(source: number, from: id, changed: &changed)
+            sources.release(number)
+        }
+        dropIfNeedless(id)
+    }
+
+    // MARK: Edges and sources
+
+    private mutating func setChildren(of id: UInt32, to descriptors: [Descriptor], changed: inout Set<UInt32>) {
+        let old = nodes[Int(id)]?.children ?? []
+        var new: [UInt32] = []
+        if !descriptors.isEmpty {
+            var seen: Set<Digest> = []
+            new.reserveCapacity(descriptors.count)
+            for descriptor in descriptors where seen.insert(descriptor.digest).inserted {
+                let child = node(for: descriptor.digest)
+                guard child != id else { continue }
+                update(child) { $0.expectedSize = descriptor.size }
+                new.append(child)
+            }
+        }
+        guard old != new else { return }
+        update(id) { $0.children = new }
+        let before = Set(old)
+        let after = Set(new)
+        let inherited = nodes[Int(id)]?.sources ?? []
+        // Shared by all children that have no other parent.
+        let alone = [id]
+        for child in new where !before.contains(child) {
+            update(child) { if $0.parents.isEmpty { $0.parents = alone } else { $0.parents.append(id) } }
+            for source in inherited { add(source: source, to: child, changed: &changed) }
+        }
+        for child in old where !after.contains(child) {
+            update(child) { node in
+                if let index = node.parents.firstIndex(of: id) { node.parents.swapAt(index, node.parents.count - 1) }
+                node.parents.removeLast()
+            }
+            for source in inherited { drop(source: source, from: child, changed: &changed) }
+            dropIfNeedless(child)
+        }
+    }
+
+    private mutating func add(source: UInt32, to first: UInt32, changed: inout Set<UInt32>) {
+        var pending = [first]
+        while let id = pending.popLast() {
+            let position = nodes[Int(id)].map { $0.sources.position(of: source) } ?? .present(0)
+            guard case .absent(let index) = position else { continue }
+            let alone = sources.numbers(source)
+            update(id) { if $0.sources.isEmpty { $0.sources = alone } else { $0.sources.insert(source, at: index) } }
+            changed.insert(id)
+            pending.append(contentsOf: nodes[Int(id)]?.children ?? [])
+        }
+    }
+
+    private mutating func drop(source: UInt32, from first: UInt32, changed: inout Set<UInt32>) {
+        var pending = [first]
+        while let id = pending.popLast() {
+            guard let node = nodes[Int(id)], case .present(let index) = node.sources.position(of: source) else {
+                continue
+            }
+            let isDirect =
+                node.origins.contains(source)
+                || node.names.contains { sources.number(of: ContentSource($0), by: .image) == source }
+            if isDirect || node.parents.contains(where: { has(source: source, $0) }) { continue }
+            update(id) { _ = $0.sources.remove(at: index) }
+            changed.insert(id)
+            pending.append(contentsOf: node.children)
+        }
+    }
+
+    private func has(source: UInt32, _ id: UInt32) -> Bool {
+        if case .present? = nodes[Int(id)]?.sources.position(of: source) { true } else { false }
+    }
+
+    private func announce(_ changed: Set<UInt32>, events: inout [ContentEvent]) {
+        for id in changed.sorted() {
+            if let node = nodes[Int(id)], node.isPresent { events.append(.contentAdded(info(node))) }
+        }
+    }
+
+    // MARK: Nodes
+
+    private func info(_ node: Node) -> ContentInfo {
+        ContentInfo(
+            digest: node.digest, size: node.size, mediaType: node.mediaType, sources: told(node.sources))
+    }
+
+    /// The sources that images say, or those of the backend while there are none.
+    private func told(_ numbers: [UInt32]) -> [ContentSource] {
+        if numbers.count == 1 { return sources.list(numbers[0]) }
+        let ofImages = numbers.filter { sources.witness($0) == .image }
+        let telling = ofImages.isEmpty ? numbers : ofImages
+        return telling.count == 1 ? sources.list(telling[0]) : telling.map { sources[$0] }.sorted()
+    }
+
+    private mutating func node(for digest: Digest) -> UInt32 {
+        if let id = ids[digest] { return id }
+        let id: UInt32
+        if let free = freeNodes.popLast() {
+            id = free
+            nodes[Int(id)] = Node(digest: digest)
+        } else {
+            id = UInt32(nodes.count)
+            nodes.append(Node(digest: digest))
+        }
+        ids[digest] = id
+        return id
+    }
+
+    /// Changes a node in place, without copying its arrays.
+    private mutating func update(_ id: UInt32, _ change: (inout Node) -> Void) {
+        guard var node = nodes[Int(id)] else { return }
+        nodes[Int(id)] = nil
+        change(&node)
+        nodes[Int(id)] = node
+    }
+
+    private mutating func dropIfNeedless(_ id: UInt32) {
+        guard let node = nodes[Int(id)], !node.isNeeded else { return }
+        nodes[Int(id)] = nil
+        ids[node.digest] = nil
+        freeNodes.append(id)
+    }
+}
+
+extension Reference {
+    /// The name with the tag only, of a name with tag and digest; `nil` of every other.
+    fileprivate var withoutDigest: Reference? {
+        guard digest != nil, let tag else { return nil }
+        do throws(ReferenceError) {
+            return try Reference(registry: registry, repository: repository, tag: tag)
+        } catch {
+            return nil
+        }
+    }
+}

@@ -1,0 +1,269 @@
+import Dispatch
+import Logging
+import NIOConcurrencyHelpers
+import NIOCore
+import OCIDistribution
+
+/// A store on disk: a directory in the OCI image layout (OCI image specification, image-layout.md), which `skopeo`,
+/// `umoci` and others fill and read as well.
+///
+/// Names come from the annotations `io.containerd.image.name` and `org.opencontainers.image.ref.name` in `index.json`.
+/// Names that are only a tag are passed over, unless ``Options/bareTags`` says where they belong.
+///
+/// **What is trusted.** A manifest, and everything else in JSON of up to 4 MiB, is served only after its bytes were
+/// found to have its digest. Other blobs that were there at the start, or came by a rename, are served as they are,
+/// unless a manifest says that they have another size: then, and when a blob was written in place, its bytes are hashed
+/// first. ``verify(_:progress:)`` hashes everything. A blob found to be bad is not served again, by any process that
+/// uses this library, until its file changes and is found to be good.
+///
+/// **What is noticed.** Changes by other programs, with inotify(7) where there is, by polling elsewhere.
+///
+/// The layout's `.spegel` directory holds files being written, records of bad blobs, and a lock. All reading, hashing and
+/// writing happens on threads of its own, never on the caller's.
+public final class OnDiskContentStore: WritableContentStore {
+    /// How a layout is opened.
+    public struct Options: Sendable {
+        /// Whether a layout is made when the directory is missing or empty.
+        public var createsIfMissing = false
+        /// Whether changes by other programs are noticed.
+        public var watchesChanges = true
+        /// Whether changes are noticed by polling even where there is inotify, as a network file system needs, on which
+        /// inotify hears nothing of other machines.
+        public var prefersPolling = false
+        /// The repository to which names belong that are only a tag, as `skopeo copy … oci:DIR:latest` writes them;
+        /// `nil` to pass them over.
+        public var bareTags: ContentSource?
+        /// How many writers may be at work at once.
+        public var writerLimit = 64
+        /// How many bytes of manifests are kept in memory. Those over 256 KiB are not.
+        public var manifestCacheCapacity = 8 << 20
+        /// How many events are kept for a slow subscriber before it gets a new snapshot instead.
+        public var eventBufferLimit = 4096
+        /// How often everything is looked at besides what inotify tells.
+        public var rescanInterval = DispatchTimeInterval.seconds(300)
+        /// How often everything is looked at where inotify is not used.
+        public var pollInterval = DispatchTimeInterval.seconds(3)
+        /// How long a change of `index.json` waits for another process that is changing it.
+        public var lockTimeout = Duration.seconds(30)
+        /// Where messages go.
+        public var logger = Logger(label: "content-store")
+
+        /// The defaults.
+        public init() {}
+    }
+
+    /// The layout's path, as it was given.
+    public let path: String
+    private let options: Options
+    let tracker: LayoutTracker
+    private let writers = NIOLockedValueBox(0)
+    private let turns = EditTurns()
+
+    private var catalog: LayoutCatalog { tracker.catalog }
+
+    private init(path: String, options: Options, root: LayoutRoot) {
+        self.path = path
+        self.options = options
+        tracker = LayoutTracker(path: path, root: root, options: options)
+    }
+
+    deinit { tracker.stop() }
+
+    /// Opens a layout and learns what is in it.
+    ///
+    /// What interrupted writers left behind is removed.
+    ///
+    /// - Parameters:
+    ///   - path: the layout's directory.
+    ///   - options: how to open it.
+    /// - Throws: ``ContentStoreError/notALayout(path:reason:)``,
+    ///   ``ContentStoreError/unsupportedLayoutVersion(path:version:)``,
+    ///   ``ContentStoreError/malformedIndex(path:reason:)``, ``ContentStoreError/permissionDenied(_:)``, or another
+    ///   ``ContentStoreError``.
+    public static func open(path: String, options: Options = Options()) async throws -> OnDiskContentStore {
+        let root = try await FileWork.run {
+            let root =
+                options.createsIfMissing ? try LayoutRoot.openOrCreate(path: path) : try LayoutRoot.open(path: path)
+            do throws(ContentStoreError) {
+                if let ingest = try root.privateDirectory()?.directory(LayoutRoot.ingestName) {
+                    let count = try IngestFile.removeAbandoned(in: ingest)
+                    if count > 0 {
+                        options.logger.notice(
+                            "interrupted writes were removed", metadata: ["path": "\(path)", "count": "\(count)"])
+                    }
+                }
+            } catch {
+                // A layout that cannot be written can still be served.
+                options.logger.debug(
+                    "interrupted writes were not looked for", metadata: ["path": "\(path)", "error": "\(error)"])
+            }
+            return root
+        }
+        let store = OnDiskContentStore(path: path, options: options, root: root)
+        try await store.tracker.perform { try $0.start() }
+        return store
+    }
+
+    /// Stops noticing changes and ends all subscriptions; writing fails from now on. Reading still works.
+    public func close() { tracker.stop() }
+
+    // MARK: Reading
+
+    /// Finds what a reference names.
+    public func resolve(_ reference: Reference) async throws -> Descriptor? { catalog.resolve(reference) }
+
+    /// Describes content.
+    public func info(_ digest: Digest) async throws -> ContentInfo? { catalog.info(digest) }
+
+    /// Opens content.
+    ///
+    /// - Throws: ``ContentStoreError`` when the file cannot be opened although it is there.
+    public func open(_ digest: Digest) async throws -> OpenContent? {
+        for _ in 0..<3 {
+            switch openImmediately(digest) {
+            case .found(let content): return content
+            case .absent: return nil
+            case .unknown:
+                // The file is not as it was, or cannot be opened: look at it, then say what is so.
+                try await tracker.perform { $0.refresh(digest, .noticed) }
+                guard let location = catalog.location(digest) else { return nil }
+                _ = try await FileWork.run { try location.directory.openFile(digest.hex)?.status() }
+            }
+        }
+        throw ContentStoreError.unavailable("\(digest) keeps changing in \(path)")
+    }
+
+    /// Lists the images, sorted by name.
+    public func images() async throws -> [StoredImage] { catalog.images }
+
+    /// Lists an image's content.
+    public func contents(of image: StoredImage) async throws -> [ContentInfo] {
+        catalog.reachable(from: image.target.digest)
+    }
+
+    /// Subscribes to changes, by this process and by others.
+    public func events() -> ContentEvents { catalog.hub.subscribe() }
+
+    /// Finds what a reference names; never ``ImmediateAnswer/unknown``.
+    public func resolveImmediately(_ reference: Reference) -> ImmediateAnswer<Descriptor> {
+        ImmediateAnswer(known: catalog.resolve(reference))
+    }
+
+    /// Describes content; never ``ImmediateAnswer/unknown``.
+    public func infoImmediately(_ digest: Digest) -> ImmediateAnswer<ContentInfo> {
+        ImmediateAnswer(known: catalog.info(digest))
+    }
+
+    /// Opens content: a small manifest from memory, anything else as a file.
+    ///
+    /// ``ImmediateAnswer/unknown`` when the file is not as it was when last seen.
+    public func openImmediately(_ digest: Digest) -> ImmediateAnswer<OpenContent> {
+        let location: LayoutCatalog.Location
+        switch catalog.source(digest) {
+        case nil: return .absent
+        case .memory(let manifest): return .found(manifest)
+        case .file(let file, let shouldWarm):
+            location = file
+            if shouldWarm { warm(file) }
+        }
+        do throws(ContentStoreError) {
+            guard let file = try location.directory.openFile(digest.hex) else {
+                tracker.noteChange(digest)
+                return .absent
+            }
+            guard try file.status().identity == location.identity else { return .unknown }
+            let content = ContentFile(takingOwnershipOf: file.takeDescriptor(), size: location.info.size)
+            return .found(OpenContent(info: location.info, body: .file(content)))
+        } catch {
+            return .unknown
+        }
+    }
+
+    /// Brings a manifest into memory, for the next time.
+    private func warm(_ location: LayoutCatalog.Location) {
+        let digest = location.info.digest
+        let catalog = catalog
+        FileWork.submit { [tracker] in
+            var bytes = (try? location.directory.openFile(digest.hex)?.readAll(limit: ManifestCache.entryLimit)) ?? nil
+            if let read = bytes, Digest.hash(digest.algorithm, of: read) != digest {
+                bytes = nil
+                tracker.queue.async { tracker.reject(digest, location.identity, "its bytes have another digest") }
+            }
+            catalog.warmed(digest, identity: location.identity, bytes: bytes)
+        }
+    }
+
+    // MARK: Writing
+
+    /// Begins to write content.
+    ///
+    /// - Throws: ``ContentStoreError``; see ``WritableContentStore/beginWrite(_:size:)``.
+    public func beginWrite(_ digest: Digest, size: Int64?) async throws -> any ContentWriter {
+        let permit = try WriterPermit.take(from: writers, limit: max(1, options.writerLimit))
+        let root = try await tracker.writableRoot()
+        let file = try await FileWork.run { try IngestFile.create(in: root.makeIngestDirectory()) }
+        return OnDiskContentWriter(tracker: tracker, permit: permit, digest: digest, size: size, file: file)
+    }
+
+    /// Makes a reference name content that is present, in `index.json`.
+    ///
+    /// - Throws: ``ContentStoreError/absent(_:)``, ``ContentStoreError/untaggable(_:)``,
+    ///   ``ContentStoreError/unavailable(_:)`` when another process keeps the layout locked, or why `index.json` cannot
+    ///   be read or written.
+    public func tag(_ target: Descriptor, as reference: Reference) async throws {
+        guard reference.tag != nil || reference.digest != nil else { throw ContentStoreError.untaggable(reference) }
+        guard let info = catalog.info(target.digest) else { throw ContentStoreError.absent(target.digest) }
+        var target = target
+        target.size = info.size
+        if info.mediaType.isManifest { target.mediaType = info.mediaType }
+        try await editIndex { [target] index in
+            index.set(reference, to: target)
+            return true
+        }
+    }
+
+    /// Removes a name from `index.json`.
+    ///
+    /// - Throws: as ``tag(_:as:)``.
+    public func untag(_ reference: Reference) async throws {
+        try await editIndex { $0.remove(reference) }
+    }
+
+    /// Removes the file of a digest.
+    ///
+    /// - Throws: ``ContentStoreError`` when it cannot be removed.
+    public func remove(_ digest: Digest) async throws {
+        _ = try await tracker.writableRoot()
+        guard let directory = catalog.directory(digest.algorithm) else { return }
+        try await FileWork.run {
+            guard try directory.status(digest.hex) != nil else { return }
+            try directory.unlink(digest.hex)
+            try directory.sync()
+        }
+        try await tracker.perform { $0.refresh(digest, .noticed) }
+    }
+
+    private func editIndex(_ change: @escaping @Sendable (inout LayoutIndex) -> Bool) async throws {
+        try await turns.perform { try await self.editIndexNow(change) }
+    }
+
+    private func editIndexNow(_ change: @escaping @Sendable (inout LayoutIndex) -> Bool) async throws {
+        let root = try await tracker.writableRoot()
+        let started = ContinuousClock.now
+        while true {
+            do {
+                let isDone = try await FileWork.run { [options] in
+                    try root.editIndex(bareTags: options.bareTags, change)
+                }
+                if isDone { break }
+                guard ContinuousClock.now - started < options.lockTimeout else {
+                    throw ContentStoreError.unavailable("another process keeps \(path) locked")
+                }
+            } catch ContentStoreError.malformedIndex where ContinuousClock.now - started < .seconds(1) {
+                // Another program may be in the middle of writing it in place.
+            }
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        try await tracker.perform { try $0.reloadNames() }
+    }
+}

@@ -1,0 +1,83 @@
+import Logging
+import NIOCore
+import NIOHTTP1
+import ServiceLifecycle
+
+/// A small HTTP server for what is not on the registry port, such as metrics: a table of paths and the closures that
+/// answer them, with the same limits and the same orderly end as ``RegistryServer``.
+public final class AuxiliaryServer: Service, Sendable {
+    /// A whole response in memory.
+    public struct Response: Sendable {
+        /// The status.
+        public var status: HTTPResponseStatus
+        /// `Content-Type`.
+        public var contentType: String
+        /// Further header fields.
+        public var fields: [(name: String, value: String)]
+        /// The body.
+        public var body: ByteBuffer
+
+        /// A response.
+        public init(
+            _ status: HTTPResponseStatus = .ok, contentType: String = "text/plain; charset=utf-8",
+            fields: [(name: String, value: String)] = [], body: ByteBuffer
+        ) {
+            self.status = status
+            self.contentType = contentType
+            self.fields = fields
+            self.body = body
+        }
+    }
+
+    /// A path and what answers GET (and HEAD) requests for it.
+    public struct Route: Sendable {
+        /// Answers a request. Runs as a task, which is cancelled when the client has gone;
+        /// ``HTTPLimits/responseTimeout`` bounds it.
+        public typealias Handler = @Sendable (RequestHead) async throws -> Response
+
+        let path: String
+        let handler: Handler
+
+        /// A route.
+        ///
+        /// - Parameters:
+        ///   - path: the path of the request without query; one that ends in `/` also answers for all paths below it
+        ///     that have no route of their own.
+        ///   - handler: answers; if it throws, the response is a `500`.
+        public init(_ path: String, handler: @escaping Handler) {
+            self.path = path
+            self.handler = handler
+        }
+    }
+
+    private let core: HTTPServerCore
+
+    /// A server that is not started yet. Of two routes with the same path the later one counts.
+    public init(
+        name: String = "metrics", configuration: HTTPServerConfiguration, routes: [Route],
+        observer: (any RequestObserver)? = nil, logger: Logger
+    ) {
+        core = HTTPServerCore(
+            name: name, configuration: configuration, responder: RouteTable(routes: routes, logger: logger),
+            observer: observer, logger: logger)
+    }
+
+    /// Starts to listen; see ``RegistryServer/start()``.
+    ///
+    /// - Throws: ``ListenError`` when an address cannot be listened on; nothing is left running then.
+    @discardableResult
+    public func start() async throws -> [SocketAddress] { try await core.start() }
+
+    /// The addresses that are listened on; empty when the server does not run.
+    public var addresses: [SocketAddress] { core.addresses }
+
+    /// Stops; see ``RegistryServer/stop(gracePeriod:)``.
+    public func stop(gracePeriod: Duration? = nil) async {
+        await core.stop(gracePeriod: gracePeriod ?? core.context.limits.shutdownGracePeriod)
+    }
+
+    /// Serves until shut down; see ``RegistryServer/run()``.
+    ///
+    /// - Throws: ``ListenError`` when an address cannot be listened on.
+    public func run() async throws { try await core.run() }
+}

@@ -1,0 +1,449 @@
+import Logging
+import NIOCore
+import NIOHTTP1
+
+#if canImport(Darwin)
+    import Darwin
+#elseif canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#endif
+
+/// One client connection: reads requests one after the other, hands each to the responder and waits for its response
+/// to end before it looks at the next, so that responses keep their order and a client that pipelines requests
+/// without reading responses is not read from.
+///
+/// The only handler of its channel. Everything a connection needs between two requests is in these few words.
+final class ConnectionHandler: ChannelDuplexHandler {
+    typealias InboundIn = ByteBuffer
+    typealias InboundOut = Never
+    typealias OutboundIn = Never
+    typealias OutboundOut = IOData
+
+    private enum Phase {
+        /// Between requests; nothing of the next one has arrived, or the client does not read the responses.
+        case idle
+        /// A part of a request head has arrived.
+        case head
+        case responding(HTTPExchange)
+        /// The rest of a request's body is read and dropped.
+        case discardingBody(remaining: Int64)
+        /// The last response is being written; the connection ends after it.
+        case closing
+        /// Nothing more is sent; waits for the client to close so that the last response is not lost to a reset.
+        case lingering(discarded: Int)
+        case closed
+    }
+
+    let server: ServerContext
+    private let table: ConnectionTable
+    private let isRefused: Bool
+    /// Position in ``table``.
+    var tableIndex = -1
+    /// Whether no further request is taken after the current response.
+    var closesAfterResponse = false
+
+    private var context: ChannelHandlerContext?
+    /// Kept, because asking the socket is a system call.
+    private lazy var remoteAddress = context?.channel.remoteAddress
+    private var parser: RequestParser
+    private var phase = Phase.idle
+    /// Bytes that have arrived and are not understood yet. Not held while there are none.
+    private var input: ByteBuffer?
+    private var deadline = NIODeadline.distantFuture
+    private var inputClosed = false
+    private var isProcessing = false
+    private var isInRead = false
+    private var needsFlush = false
+    private var readIsWanted = false
+    /// Everything given to the channel, and what of it was still waiting there when progress was last seen.
+    private var bytesQueued: UInt64 = 0
+    private var progressMark: (queued: UInt64, waiting: Int) = (0, 0)
+
+    /// - Parameter isRefused: answer the first request `503` because there are too many connections.
+    init(server: ServerContext, table: ConnectionTable, isRefused: Bool = false) {
+        self.server = server
+        self.table = table
+        self.isRefused = isRefused
+        parser = RequestParser(limits: server.limits)
+    }
+
+    // MARK: Channel events
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        self.context = context
+        deadline = after(server.limits.idleTimeout)
+        table.add(self)
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) {
+        ended()
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        ended()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        // What a client's reset or a failed system call leaves us with: nothing can be sent any more.
+        context.close(promise: nil)
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        var bytes = unwrapInboundIn(data)
+        isInRead = true
+        switch phase {
+        case .lingering(let discarded):
+            let total = discarded + bytes.readableBytes
+            phase = .lingering(discarded: total)
+            if total > server.limits.lingerBytes { context.close(promise: nil) }
+        case .closing, .closed:
+            break
+        case .idle, .head, .discardingBody, .responding:
+            if var held = input, held.readableBytes > 0 {
+                input = nil
+                held.writeBuffer(&bytes)
+                input = held
+            } else {
+                input = bytes
+            }
+            process()
+            // Reading goes on regardless of us when the client has closed its side, so what waits is bounded here.
+            if let held = input, held.readableBytes > server.limits.headBytes + Self.readBytes {
+                input = nil
+                closesAfterResponse = true
+                if case .idle = phase { closeAfterFlush() }
+            }
+        }
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) {
+        isInRead = false
+        flushIfNeeded()
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        guard context.channel.isWritable else { return }
+        if case .responding(let exchange) = phase { exchange.channelBecameWritable() }
+        process()
+        flushIfNeeded()
+        resumeReading()
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        guard case .some(.inputClosed) = event as? ChannelEvent else { return }
+        inputClosed = true
+        switch phase {
+        case .idle, .discardingBody:
+            process()
+            flushIfNeeded()
+        case .head, .lingering:
+            context.close(promise: nil)
+        case .responding(let exchange):
+            // With a further request in hand the client is there, and has closed its side only.
+            if !hasInput { exchange.clientEndedInput() }
+        case .closing, .closed:
+            break
+        }
+    }
+
+    func read(context: ChannelHandlerContext) {
+        if wantsInput { context.read() } else { readIsWanted = true }
+    }
+
+    // MARK: For the exchange
+
+    /// Bytes of one read from the socket.
+    static let readBytes = 8 * 1024
+
+    var isWritable: Bool { context?.channel.isWritable ?? false }
+
+    func allocate(_ capacity: Int) -> ByteBuffer {
+        context?.channel.allocator.buffer(capacity: capacity) ?? ByteBuffer()
+    }
+
+    func dateText() -> String { table.dateText(now: table.eventLoop.now) }
+
+    /// Whether the connection can be used for another request after the response to `request`.
+    func keepsConnection(after request: RequestHead) -> Bool {
+        guard request.keepAlive, !closesAfterResponse, !table.isDraining else { return false }
+        switch request.body {
+        case .none: return true
+        // Whether a client that expects 100 sends its body after another answer cannot be known.
+        case .length(let length):
+            return length <= Int64(server.limits.discardedBodyBytes) && !request.expectsContinue
+        case .chunked: return false
+        }
+    }
+
+    func write(_ bytes: ByteBuffer) {
+        bytesQueued &+= UInt64(bytes.readableBytes)
+        needsFlush = true
+        context?.write(wrapOutboundOut(.byteBuffer(bytes)), promise: nil)
+    }
+
+    func write(_ region: FileRegion, promise: EventLoopPromise<Void>) {
+        guard let context else { return promise.fail(ChannelError.ioOnClosedChannel) }
+        bytesQueued &+= UInt64(region.readableBytes)
+        needsFlush = true
+        context.write(wrapOutboundOut(.fileRegion(region)), promise: promise)
+    }
+
+    /// Flushes at the end of the read the connection is in, else now.
+    func flushSoon() {
+        needsFlush = true
+        if !isInRead { flushIfNeeded() }
+    }
+
+    /// The response ended; its bytes are written but maybe not flushed.
+    func responseEnded(keepsConnection: Bool) {
+        guard case .responding(let exchange) = phase else { return }
+        guard keepsConnection, !closesAfterResponse else { return closeAfterFlush() }
+        if case .length(let length) = exchange.request.body, length > 0 {
+            phase = .discardingBody(remaining: length)
+            deadline = after(server.limits.headTimeout)
+        } else {
+            becomeIdle()
+        }
+        guard !isProcessing else { return }
+        process()
+        if !isInRead { flushIfNeeded() }
+        resumeReading()
+    }
+
+    // MARK: For the table
+
+    /// A graceful shutdown began.
+    func drain() {
+        closesAfterResponse = true
+        switch phase {
+        case .idle: closeIdle()
+        case .discardingBody: closeAfterFlush()
+        case .head, .responding, .closing, .lingering, .closed: break
+        }
+    }
+
+    /// Ends the connection now, whatever was promised on it.
+    func reset() {
+        guard let context else { return }
+        // With a linger time of zero the kernel drops what it still holds for a client that does not take it.
+        _ = (context.channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0))
+        context.close(promise: nil)
+    }
+
+    /// Looks whether a wait is over.
+    func tick(now: NIODeadline) {
+        switch phase {
+        case .idle:
+            if hasInput, !isWritable { checkProgress(now) } else if now >= deadline { closeIdle() }
+        case .head:
+            if now >= deadline { reject(RequestRejection(.requestTimeout, "the request head did not arrive in time")) }
+        case .discardingBody, .lingering:
+            if now >= deadline { context?.close(promise: nil) }
+        case .responding(let exchange):
+            if exchange.isHeadWritten {
+                checkProgress(now)
+                // The region that is being written cannot be completed any more, so it must not be waited for.
+                if case .responding = phase, !exchange.transferIsIntact { reset() }
+            } else if now >= deadline {
+                exchange.responseTimedOut()
+                // What waits for the head counts from here.
+                deadline = after(server.limits.progressTimeout)
+            }
+        case .closing:
+            checkProgress(now)
+        case .closed:
+            break
+        }
+    }
+
+    // MARK: Requests
+
+    private var hasInput: Bool { (input?.readableBytes ?? 0) > 0 }
+
+    private var wantsInput: Bool {
+        switch phase {
+        case .idle: !hasInput || isWritable
+        case .head, .discardingBody, .lingering: true
+        case .responding, .closing, .closed: false
+        }
+    }
+
+    /// Works through what has arrived until it is used up or a response has to be waited for.
+    private func process() {
+        guard !isProcessing else { return }
+        isProcessing = true
+        defer { isProcessing = false }
+        while let context, context.channel.isActive {
+            switch phase {
+            case .idle, .head:
+                guard isWritable else { return }
+                guard hasInput else {
+                    if inputClosed { closeAfterFlush() }
+                    return
+                }
+                guard let request = nextRequest() else {
+                    if inputClosed, case .head = phase { context.close(promise: nil) }
+                    if case .head = phase { return }
+                    continue
+                }
+                respond(to: request, context: context)
+            case .discardingBody(let remaining):
+                let available = min(remaining, Int64(input?.readableBytes ?? 0))
+                input?.moveReaderIndex(forwardBy: Int(available))
+                guard available < remaining else {
+                    becomeIdle()
+                    continue
+                }
+                phase = .discardingBody(remaining: remaining - available)
+                input = nil
+                if inputClosed { context.close(promise: nil) }
+                return
+            case .responding, .closing, .lingering, .closed:
+                return
+            }
+        }
+    }
+
+    /// The next request if it has arrived as a whole. Sets the phase when there is none.
+    private func nextRequest() -> RequestHead? {
+        guard var bytes = input else { return nil }
+        // Taken out so that reading from it does not copy it.
+        input = nil
+        do {
+            let request = try parser.next(from: &bytes)
+            if bytes.readableBytes > 0 { input = bytes }
+            if request == nil {
+                if !hasInput {
+                    // Only empty lines.
+                    return nil
+                }
+                if case .idle = phase {
+                    phase = .head
+                    deadline = after(server.limits.headTimeout)
+                }
+            }
+            return request
+        } catch {
+            reject(error)
+            return nil
+        }
+    }
+
+    private func respond(to request: RequestHead, context: ChannelHandlerContext) {
+        let exchange = HTTPExchange(
+            request: request, connection: self, eventLoop: context.eventLoop, remoteAddress: remoteAddress)
+        phase = .responding(exchange)
+        deadline = exchange.startedAt + TimeAmount(server.limits.responseTimeout)
+        progressMark = (bytesQueued, -1)
+        if isRefused {
+            closesAfterResponse = true
+            exchange.fail(.serviceUnavailable, "too many connections", retryAfterSeconds: 1)
+        } else {
+            server.responder.respond(to: exchange)
+        }
+    }
+
+    /// Answers bytes that are no acceptable request and ends the connection.
+    private func reject(_ rejection: RequestRejection) {
+        let (contentType, body) = server.responder.errorBody(rejection.status, message: rejection.reason)
+        let head = ResponseHead(rejection.status, contentLength: Int64(body.readableBytes), contentType: contentType)
+        var bytes = allocate(512 + body.readableBytes)
+        head.serialize(into: &bytes, connection: .close, date: dateText())
+        bytes.writeImmutableBuffer(body)
+        write(bytes)
+        let address = remoteAddress
+        server.logger.debug(
+            "request refused", metadata: ["reason": "\(rejection)", "ip": "\(address.ipText)"])
+        server.observer?.requestEnded(
+            RequestSummary(
+                handler: "invalid", method: .RAW(value: ""), target: "", status: rejection.status,
+                bodyBytes: Int64(body.readableBytes), duration: .zero, isComplete: true, remoteAddress: address))
+        closeAfterFlush()
+    }
+
+    private func becomeIdle() {
+        phase = .idle
+        deadline = after(server.limits.idleTimeout)
+    }
+
+    private func resumeReading() {
+        guard readIsWanted, wantsInput, let context else { return }
+        readIsWanted = false
+        context.read()
+    }
+
+    private func flushIfNeeded() {
+        guard needsFlush else { return }
+        needsFlush = false
+        context?.flush()
+    }
+
+    // MARK: Ending
+
+    /// Closes a connection without a request. There is nothing to wait for when all responses have left.
+    private func closeIdle() {
+        guard let context else { return }
+        if waitingBytes(context) == 0, !hasInput { context.close(promise: nil) } else { closeAfterFlush() }
+    }
+
+    /// Bytes that were written and that the socket has not taken.
+    private func waitingBytes(_ context: ChannelHandlerContext) -> Int {
+        (try? context.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
+    }
+
+    /// Closes once everything written has gone to the socket: first our side only, so that bytes of the client that
+    /// are still on their way do not reset the connection before it has read the response.
+    private func closeAfterFlush() {
+        guard let context else { return }
+        switch phase {
+        case .closing, .lingering, .closed: return
+        default: break
+        }
+        phase = .closing
+        input = nil
+        progressMark = (bytesQueued, -1)
+        deadline = after(server.limits.progressTimeout)
+        needsFlush = false
+        let flushed = context.eventLoop.makePromise(of: Void.self)
+        flushed.futureResult.assumeIsolated().whenComplete { result in
+            guard let context = self.context, case .closing = self.phase else { return }
+            guard case .success = result, !self.inputClosed else { return context.close(promise: nil) }
+            self.phase = .lingering(discarded: 0)
+            self.deadline = self.after(self.server.limits.lingerTimeout)
+            context.close(mode: .output, promise: nil)
+            self.resumeReading()
+        }
+        context.writeAndFlush(wrapOutboundOut(.byteBuffer(ByteBuffer())), promise: flushed)
+    }
+
+    /// Resets the connection if for ``HTTPLimits/progressTimeout`` neither a byte was written nor one taken.
+    private func checkProgress(_ now: NIODeadline) {
+        guard let context else { return }
+        let waiting = waitingBytes(context)
+        if progressMark != (bytesQueued, waiting) {
+            progressMark = (bytesQueued, waiting)
+            deadline = now + TimeAmount(server.limits.progressTimeout)
+        } else if now >= deadline {
+            server.logger.debug(
+                "connection reset because nothing moved on it", metadata: ["ip": "\(remoteAddress.ipText)"])
+            reset()
+        }
+    }
+
+    private func ended() {
+        guard context != nil else { return }
+        context = nil
+        input = nil
+        table.remove(self)
+        server.release()
+        let last = phase
+        phase = .closed
+        if case .responding(let exchange) = last { exchange.connectionClosed() }
+    }
+
+    private func after(_ duration: Duration) -> NIODeadline {
+        table.eventLoop.now + TimeAmount(duration)
+    }
+}

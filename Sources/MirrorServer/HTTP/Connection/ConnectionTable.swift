@@ -1,0 +1,87 @@
+import NIOCore
+
+/// The connections of one event loop, looked at together once in a while: a deadline costs a connection one word
+/// instead of a scheduled task, and an idle one costs nothing between two looks.
+///
+/// Confined to its event loop.
+final class ConnectionTable {
+    let eventLoop: any EventLoop
+    private let interval: TimeAmount
+    private var connections: [ConnectionHandler] = []
+    private var ticking = false
+    private var date = HTTPDate()
+    private(set) var isDraining = false
+    private var drained: EventLoopPromise<Void>?
+
+    init(eventLoop: any EventLoop, limits: HTTPLimits) {
+        self.eventLoop = eventLoop
+        // A wait ends at most a quarter of the shortest one late.
+        let quarter = limits.shortestWait.nanoseconds / 4
+        interval = .nanoseconds(min(max(quarter, 5_000_000), 1_000_000_000))
+    }
+
+    var count: Int { connections.count }
+
+    /// The value of the `Date` field.
+    func dateText(now: NIODeadline) -> String { date.text(now: now) }
+
+    func add(_ connection: ConnectionHandler) {
+        connection.tableIndex = connections.count
+        connections.append(connection)
+        if isDraining { connection.drain() }
+        scheduleTick()
+    }
+
+    func remove(_ connection: ConnectionHandler) {
+        let index = connection.tableIndex
+        guard index >= 0, index < connections.count, connections[index] === connection else { return }
+        connection.tableIndex = -1
+        let last = connections.removeLast()
+        if last !== connection {
+            connections[index] = last
+            last.tableIndex = index
+        }
+        if connections.isEmpty {
+            connections = []
+            drained?.succeed()
+            drained = nil
+        }
+    }
+
+    /// Closes idle connections now, the others after the response they are in, and all that are left after
+    /// `gracePeriod`.
+    ///
+    /// - Returns: succeeds when no connection is left.
+    func drain(gracePeriod: TimeAmount) -> EventLoopFuture<Void> {
+        isDraining = true
+        for connection in connections { connection.drain() }
+        guard !connections.isEmpty else { return eventLoop.makeSucceededVoidFuture() }
+        let promise: EventLoopPromise<Void>
+        if let drained {
+            promise = drained
+        } else {
+            promise = eventLoop.makePromise()
+            drained = promise
+        }
+        eventLoop.assumeIsolated().scheduleTask(in: gracePeriod) { self.closeAll() }
+        return promise.futureResult
+    }
+
+    private func closeAll() {
+        for connection in connections { connection.reset() }
+    }
+
+    private func scheduleTick() {
+        guard !ticking else { return }
+        ticking = true
+        eventLoop.assumeIsolated().scheduleTask(in: interval) { self.tick() }
+    }
+
+    private func tick() {
+        ticking = false
+        let now = eventLoop.now
+        // A copy, because a connection that is closed takes itself out.
+        for connection in connections { connection.tick(now: now) }
+        if !connections.isEmpty { scheduleTick() }
+    }
+}

@@ -1,0 +1,335 @@
+import ContentStore
+import Logging
+import NIOCore
+import NIOHTTP1
+
+/// One request and its response on a connection: the ``ResponseWriter`` the rest of the server works with.
+///
+/// Confined to the connection's event loop; `Sendable` only so that it can be carried back there.
+final class HTTPExchange: ResponseWriter, @unchecked Sendable {
+    private enum State {
+        case awaitingHead
+        /// Body bytes that are still to be written.
+        case body(remaining: Int64)
+        case done
+    }
+
+    /// Bodies up to this many bytes are copied behind their head, so that both leave in one write.
+    private static let coalescedBytes = 16 * 1024
+
+    let eventLoop: any EventLoop
+    let request: RequestHead
+    let remoteAddress: SocketAddress?
+    let startedAt: NIODeadline
+    private(set) var handler = "unknown"
+    private(set) var status: HTTPResponseStatus?
+    private(set) var bodyBytes: Int64 = 0
+    private(set) var keepsConnection = false
+    var delegate: (any ResponseWriterDelegate)?
+
+    /// Nil once the response has ended.
+    private var connection: ConnectionHandler?
+    private var state = State.awaitingHead
+    private var sendsBody = true
+    /// The head until it leaves together with the first bytes of the body.
+    private var unsentHead: ByteBuffer?
+    private var transfer: FileTransfer?
+    private var waiters: [EventLoopPromise<Void>] = []
+    private var endActions: [@Sendable () -> Void] = []
+    private var observed = false
+
+    init(request: RequestHead, connection: ConnectionHandler, eventLoop: any EventLoop, remoteAddress: SocketAddress?) {
+        self.request = request
+        self.connection = connection
+        self.eventLoop = eventLoop
+        self.remoteAddress = remoteAddress
+        startedAt = eventLoop.now
+    }
+
+    // MARK: What the server's parts use
+
+    /// Says which part of the server answers, for metrics and log.
+    func begin(handler: String) {
+        self.handler = handler
+        guard let observer = connection?.server.observer, !observed else { return }
+        observed = true
+        observer.requestBegan(handler: handler)
+    }
+
+    /// Runs `action` on the event loop when the response ends in whatever way.
+    func onEnd(_ action: @escaping @Sendable () -> Void) {
+        eventLoop.preconditionInEventLoop()
+        if isOpen { endActions.append(action) } else { action() }
+    }
+
+    /// Sends a whole error response in the server's own format.
+    func fail(_ status: HTTPResponseStatus, _ message: String, retryAfterSeconds: Int? = nil) {
+        guard let connection else { return }
+        let (contentType, body) = connection.server.responder.errorBody(status, message: message)
+        var head = ResponseHead(status, contentLength: 0, contentType: contentType)
+        if let retryAfterSeconds { head.fields.append(("Retry-After", "\(retryAfterSeconds)")) }
+        send(head, body: body)
+    }
+
+    // MARK: ResponseWriter
+
+    var isOpen: Bool { connection != nil }
+
+    var isHeadWritten: Bool {
+        if case .awaitingHead = state { false } else { true }
+    }
+
+    var isWritable: Bool { connection?.isWritable ?? false }
+
+    func writeHead(_ head: ResponseHead) {
+        eventLoop.preconditionInEventLoop()
+        guard let connection else { return }
+        guard case .awaitingHead = state else { return abort("a second response head was written") }
+        guard head.contentLength >= 0 else { return abort("a response head announced \(head.contentLength) bytes") }
+        sendsBody = request.method != .HEAD && head.status.mayHaveBody
+        keepsConnection = connection.keepsConnection(after: request)
+        status = head.status
+        let field: ResponseHead.ConnectionField =
+            if !keepsConnection { .close } else if request.version.minor == 0 { .keepAlive } else { .implied }
+        var buffer = connection.allocate(
+            512 + (sendsBody ? min(Int(clamping: head.contentLength), Self.coalescedBytes) : 0))
+        head.serialize(into: &buffer, connection: field, date: connection.dateText())
+        unsentHead = buffer
+        state = .body(remaining: sendsBody ? head.contentLength : 0)
+    }
+
+    func write(_ bytes: ByteBuffer) {
+        eventLoop.preconditionInEventLoop()
+        guard let connection, sendsBody else { return }
+        guard case .body(let remaining) = state else { return abort("body bytes were written before the head") }
+        let count = Int64(bytes.readableBytes)
+        guard count <= remaining else { return abort("\(count - remaining) body bytes more than announced") }
+        guard count > 0 else { return }
+        state = .body(remaining: remaining - count)
+        bodyBytes += count
+        guard var head = unsentHead else { return connection.write(bytes) }
+        unsentHead = nil
+        if head.readableBytes + bytes.readableBytes <= Self.coalescedBytes + 1024 {
+            head.writeImmutableBuffer(bytes)
+            connection.write(head)
+        } else {
+            connection.write(head)
+            connection.write(bytes)
+        }
+    }
+
+    func flush() {
+        eventLoop.preconditionInEventLoop()
+        sendHead()
+        connection?.flushSoon()
+    }
+
+    func finish() {
+        eventLoop.preconditionInEventLoop()
+        guard isOpen else { return }
+        guard case .body(let remaining) = state, remaining == 0 else {
+            return abort("the response was ended before its body was complete")
+        }
+        sendHead()
+        end(complete: true)
+    }
+
+    func abort(_ reason: String) {
+        eventLoop.preconditionInEventLoop()
+        guard let connection else { return }
+        connection.server.logger.debug(
+            "response aborted",
+            metadata: ["path": "\(request.target)", "reason": "\(reason)", "ip": "\(remoteAddress.ipText)"])
+        keepsConnection = false
+        end(complete: false)
+    }
+
+    func send(_ head: ResponseHead, body: OpenContent.Body, range: Range<Int64>) {
+        eventLoop.preconditionInEventLoop()
+        guard let connection else { return }
+        var head = head
+        head.contentLength = Int64(range.count)
+        guard request.method != .HEAD else {
+            writeHead(head)
+            return finish()
+        }
+        switch body {
+        case .bytes(let bytes):
+            guard range.lowerBound >= 0, range.upperBound <= Int64(bytes.readableBytes),
+                let slice = bytes.getSlice(
+                    at: bytes.readerIndex + Int(range.lowerBound), length: Int(range.upperBound - range.lowerBound))
+            else { return fail(.internalServerError, "the content is shorter than the store says") }
+            send(head, body: slice)
+        case .file(let file):
+            let limits = connection.server.limits
+            guard range.upperBound <= file.size else {
+                return fail(.internalServerError, "the content is shorter than the store says")
+            }
+            if range.count <= limits.inlineFileBytes {
+                sendInline(head, file: file, range: range)
+            } else {
+                let transfer = FileTransfer(file: file, range: range, pieceBytes: limits.fileRegionBytes)
+                self.transfer = transfer
+                writeHead(head)
+                sendHead()
+                pump(transfer)
+            }
+        case .stream(let stream):
+            guard range.upperBound <= stream.size else {
+                return fail(.internalServerError, "the content is shorter than the store says")
+            }
+            writeHead(head)
+            relay(stream, range: range)
+        }
+    }
+
+    func whenWritable() -> EventLoopFuture<Void> {
+        eventLoop.preconditionInEventLoop()
+        guard isOpen else { return eventLoop.makeFailedFuture(ResponseClosed()) }
+        guard !isWritable else { return eventLoop.makeSucceededVoidFuture() }
+        let promise = eventLoop.makePromise(of: Void.self)
+        waiters.append(promise)
+        return promise.futureResult
+    }
+
+    // MARK: What the connection reports
+
+    /// The channel can take more bytes.
+    func channelBecameWritable() {
+        let waiters = self.waiters
+        self.waiters = []
+        for waiter in waiters { waiter.succeed() }
+        if isOpen { delegate?.responseWriterIsWritable(self) }
+    }
+
+    /// The connection has gone.
+    func connectionClosed() {
+        guard isOpen else { return }
+        let delegate = self.delegate
+        keepsConnection = false
+        end(complete: false)
+        delegate?.responseWriterDidClose(self)
+    }
+
+    /// The client sends no more. What is being fetched from elsewhere for it is given up, because a client that was
+    /// stopped looks like this; a response made here still goes to one that has only closed its side.
+    func clientEndedInput() {
+        if delegate != nil { connectionClosed() }
+    }
+
+    /// ``HTTPLimits/responseTimeout`` passed and there is no head yet.
+    func responseTimedOut() {
+        guard let connection, !isHeadWritten else { return }
+        let delegate = self.delegate
+        self.delegate = nil
+        connection.closesAfterResponse = true
+        fail(.gatewayTimeout, "no answer was found in time")
+        delegate?.responseWriterDidClose(self)
+    }
+
+    /// False if a running file transfer can no longer be completed.
+    var transferIsIntact: Bool { transfer?.isIntact ?? true }
+
+    // MARK: Body
+
+    private func sendHead() {
+        guard let head = unsentHead else { return }
+        unsentHead = nil
+        connection?.write(head)
+    }
+
+    /// Small files cost less when they are read than as a second system call on the socket.
+    private func sendInline(_ head: ResponseHead, file: ContentFile, range: Range<Int64>) {
+        do {
+            let bytes = try file.read(at: range.lowerBound, count: range.count)
+            guard bytes.readableBytes == range.count else {
+                return fail(.internalServerError, "the content is shorter than the store says")
+            }
+            send(head, body: bytes)
+        } catch {
+            connection?.server.logger.warning(
+                "cannot read content", metadata: ["path": "\(request.target)", "error": "\(error)"])
+            fail(.internalServerError, "the content cannot be read")
+        }
+    }
+
+    /// Sends the next piece when the one before has gone to the socket.
+    private func pump(_ transfer: FileTransfer) {
+        guard let connection, case .body(let remaining) = state else { return }
+        guard transfer.isIntact else { return abort("the file became shorter while it was sent") }
+        guard let piece = transfer.nextPiece() else { return finish() }
+        let count = Int64(piece.readableBytes)
+        let written = eventLoop.makePromise(of: Void.self)
+        // The transfer owns the file, so it has to live until the region is written.
+        written.futureResult.assumeIsolated().whenComplete { result in
+            guard case .success = result else { return }
+            self.bodyBytes += count
+            self.pump(transfer)
+        }
+        state = .body(remaining: remaining - count)
+        connection.write(piece, promise: written)
+        connection.flushSoon()
+    }
+
+    private func relay(_ stream: ContentStream, range: Range<Int64>) {
+        let task = Task {
+            do {
+                for try await bytes in stream.open(range) { try await self.writeAndWait(bytes) }
+                self.eventLoop.execute { self.finish() }
+            } catch {
+                self.eventLoop.execute { self.abort("\(error)") }
+            }
+        }
+        onEnd { task.cancel() }
+    }
+
+    private func end(complete: Bool) {
+        guard let connection else { return }
+        self.connection = nil
+        state = .done
+        unsentHead = nil
+        transfer = nil
+        delegate = nil
+        let waiters = self.waiters
+        let actions = endActions
+        self.waiters = []
+        endActions = []
+        report(to: connection.server, complete: complete)
+        connection.responseEnded(keepsConnection: keepsConnection)
+        for waiter in waiters { waiter.fail(ResponseClosed()) }
+        for action in actions { action() }
+    }
+
+    private func report(to server: ServerContext, complete: Bool) {
+        let logs = server.logger.logLevel <= .debug
+        guard observed || logs else { return }
+        let duration = Duration(eventLoop.now - startedAt)
+        if observed, let observer = server.observer {
+            observer.requestEnded(
+                RequestSummary(
+                    handler: handler, method: request.method, target: request.target, status: status,
+                    bodyBytes: bodyBytes, duration: duration, isComplete: complete, remoteAddress: remoteAddress))
+        }
+        guard logs else { return }
+        server.logger.debug(
+            "request",
+            metadata: [
+                "path": "\(request.target)", "status": "\(status?.code ?? 0)", "method": "\(request.method.rawValue)",
+                "latency": "\(duration)", "ip": "\(remoteAddress.ipText)", "handler": "\(handler)",
+                "complete": "\(complete)",
+            ])
+    }
+}
+
+extension HTTPResponseStatus {
+    /// RFC 9110 §6.4.1: these never have a body.
+    fileprivate var mayHaveBody: Bool { code >= 200 && code != 204 && code != 304 }
+}
+
+extension Optional where Wrapped == SocketAddress {
+    /// The address without port, an IPv4 address behind an IPv6 socket in its own form.
+    var ipText: String {
+        guard let text = self?.ipAddress else { return "" }
+        return text.hasPrefix("::ffff:") && text.contains(".") ? String(text.dropFirst(7)) : text
+    }
+}

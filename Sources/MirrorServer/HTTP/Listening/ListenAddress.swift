@@ -1,0 +1,89 @@
+/// Where a server listens: `:5000`, `10.0.0.1:5000`, `[::1]:5000` or `localhost:5000`.
+///
+/// Without a host, all addresses of the machine are meant, IPv4 and IPv6. Port 0 lets the system choose. A name is
+/// looked up when the server starts, and every address it has is listened on.
+public struct ListenAddress: Sendable, Hashable, LosslessStringConvertible {
+    /// Text that is no listen address.
+    public struct ParseError: Error, Hashable, CustomStringConvertible {
+        /// The text.
+        public var input: String
+        /// What is wrong with it.
+        public var reason: String
+        /// Text and reason.
+        public var description: String {
+            "invalid address \"\(input)\": \(reason); expected [HOST]:PORT such as :5000, 127.0.0.1:5000 or [::1]:5000"
+        }
+    }
+
+    /// An IPv4 or IPv6 address or a name; nil for all addresses of the machine.
+    public let host: String?
+    /// The TCP port; 0 lets the system choose.
+    public let port: UInt16
+
+    /// An address to listen on.
+    ///
+    /// - Parameters:
+    ///   - host: an IPv4 or IPv6 address (without brackets) or a name; nil for all addresses of the machine.
+    ///   - port: the TCP port; 0 lets the system choose.
+    public init(host: String?, port: UInt16) {
+        self.host = host
+        self.port = port
+    }
+
+    /// Reads `[HOST]:PORT`; an IPv6 address stands in brackets.
+    public init(parsing text: String) throws(ParseError) {
+        guard let colon = text.lastIndex(of: ":") else {
+            throw ParseError(input: text, reason: "it has no port")
+        }
+        let portText = text[text.index(after: colon)...]
+        guard !portText.isEmpty, portText.utf8.allSatisfy({ $0 &- 0x30 < 10 }), let port = UInt16(portText) else {
+            throw ParseError(input: text, reason: "\"\(portText)\" is not a port from 0 to 65535")
+        }
+        var host = text[..<colon]
+        if host.hasPrefix("[") {
+            guard host.hasSuffix("]"), host.count > 2 else {
+                throw ParseError(input: text, reason: "the brackets around the IPv6 address do not match")
+            }
+            host = host.dropFirst().dropLast()
+            guard host.contains(":"), host.utf8.allSatisfy(Self.isIPv6Character) else {
+                throw ParseError(input: text, reason: "\"\(host)\" is not an IPv6 address")
+            }
+        } else {
+            guard !host.contains(":") else {
+                throw ParseError(input: text, reason: "an IPv6 address stands in brackets")
+            }
+            guard host.utf8.count <= 253, host.utf8.allSatisfy(Self.isNameCharacter) else {
+                throw ParseError(input: text, reason: "\"\(host)\" is neither an IP address nor a host name")
+            }
+        }
+        self.init(host: host.isEmpty ? nil : String(host), port: port)
+    }
+
+    /// As ``init(parsing:)``, nil for text that is no address.
+    public init?(_ description: String) {
+        guard let address = try? ListenAddress(parsing: description) else { return nil }
+        self = address
+    }
+
+    /// The address in the form it is parsed from.
+    public var description: String {
+        guard let host else { return ":\(port)" }
+        return host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+    }
+
+    private static func isIPv6Character(_ byte: UInt8) -> Bool {
+        switch byte {
+        case 0x30...0x39, 0x61...0x66, 0x41...0x46, 0x3a, 0x2e: true
+        // A zone such as %eth0.
+        case 0x25, 0x67...0x7a, 0x47...0x5a, 0x2d, 0x5f: true
+        default: false
+        }
+    }
+
+    private static func isNameCharacter(_ byte: UInt8) -> Bool {
+        switch byte {
+        case 0x30...0x39, 0x61...0x7a, 0x41...0x5a, 0x2d, 0x2e, 0x5f: true
+        default: false
+        }
+    }
+}

@@ -1,0 +1,84 @@
+import Metrics
+import NIOHTTP1
+import Synchronization
+
+/// Counts the requests of a server: durations, sizes and requests under way.
+///
+/// Handlers and status codes come from the server, so they are few; methods that are not common count as `OTHER`.
+public final class HTTPMetrics: RequestObserver {
+    private struct Key: Hashable {
+        var handler: String
+        var method: String
+        var code: UInt
+    }
+
+    private struct Pair {
+        let duration: Metrics.Timer
+        let size: Recorder
+    }
+
+    private struct State {
+        var pairs: [Key: Pair] = [:]
+        var inflight: [String: Meter] = [:]
+    }
+
+    private let factory: any MetricsFactory
+    private let state = Mutex(State())
+
+    /// Counts into `factory`; nil for the factory the process was given.
+    public init(factory: (any MetricsFactory)? = nil) {
+        self.factory = factory ?? MetricsSystem.factory
+    }
+
+    /// See ``RequestObserver/requestBegan(handler:)``.
+    public func requestBegan(handler: String) {
+        meter(handler).increment()
+    }
+
+    /// See ``RequestObserver/requestEnded(_:)``.
+    public func requestEnded(_ summary: RequestSummary) {
+        if summary.handler != "invalid" { meter(summary.handler).decrement() }
+        let key = Key(
+            handler: summary.handler, method: Self.method(summary.method),
+            // 499, as others have it, for a client that left before there was a status.
+            code: summary.status?.code ?? 499)
+        let pair = state.withLock { state -> Pair in
+            if let pair = state.pairs[key] { return pair }
+            let labels = [("handler", key.handler), ("method", key.method), ("code", "\(key.code)")]
+            let pair = Pair(
+                duration: Metrics.Timer(
+                    label: "http_request_duration_seconds", dimensions: labels, factory: factory),
+                size: Recorder(
+                    label: "http_response_size_bytes", dimensions: labels, aggregate: true, factory: factory))
+            state.pairs[key] = pair
+            return pair
+        }
+        pair.duration.recordNanoseconds(summary.duration.nanosecondsClamped)
+        pair.size.record(summary.bodyBytes)
+    }
+
+    private func meter(_ handler: String) -> Meter {
+        state.withLock { state in
+            if let meter = state.inflight[handler] { return meter }
+            let meter = Meter(label: "http_requests_inflight", dimensions: [("handler", handler)], factory: factory)
+            state.inflight[handler] = meter
+            return meter
+        }
+    }
+
+    private static func method(_ method: HTTPMethod) -> String {
+        switch method {
+        case .GET, .HEAD, .POST, .PUT, .PATCH, .DELETE, .OPTIONS: method.rawValue
+        default: "OTHER"
+        }
+    }
+}
+
+extension Duration {
+    /// Nanoseconds; the largest number for a duration that does not fit.
+    fileprivate var nanosecondsClamped: Int64 {
+        let (seconds, attoseconds) = components
+        let (whole, overflow) = seconds.multipliedReportingOverflow(by: 1_000_000_000)
+        return overflow ? .max : whole + attoseconds / 1_000_000_000
+    }
+}

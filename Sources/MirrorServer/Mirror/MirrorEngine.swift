@@ -1,0 +1,113 @@
+import Logging
+import Metrics
+import NIOConcurrencyHelpers
+import NIOCore
+import NIOPosix
+import OCIDistribution
+import PeerRouting
+import Synchronization
+
+/// Answers requests for content that is not here with content of peers.
+///
+/// It looks up who has the content, asks them in a race, passes the winner's bytes on while checking them, and carries
+/// on with another peer where one breaks off. A client sees one correct body, a `404`, or a connection that ends before
+/// the body is complete; never a complete body that is wrong.
+///
+/// ```swift
+/// let engine = MirrorEngine(
+///     configuration: MirrorConfiguration(peerPort: 5000), router: router, logger: logger)
+/// let server = RegistryServer(configuration: …, store: store, missHandler: engine, logger: logger)
+/// …
+/// await engine.shutdown()
+/// ```
+public final class MirrorEngine: MissHandler, Sendable {
+    private let context: MirrorContext
+    private let share: Int
+    private let loops = Mutex<[ObjectIdentifier: NIOLoopBound<MirrorLoop>]>([:])
+
+    /// An engine.
+    ///
+    /// - Parameters:
+    ///   - configuration: its bounds. Those that make no sense are replaced by the nearest that do.
+    ///   - router: finds peers.
+    ///   - eventLoopGroup: the event loops of the server's connections; nil for those of the process.
+    ///   - routerName: the value of the `router` label of the lookup times.
+    ///   - metricsFactory: receives the metrics; nil for the one the process was given.
+    ///   - logger: for peers that misbehave.
+    public init(
+        configuration: MirrorConfiguration, router: any PeerRouter, eventLoopGroup: (any EventLoopGroup)? = nil,
+        routerName: String = "libp2p", metricsFactory: (any MetricsFactory)? = nil, logger: Logger
+    ) {
+        let configuration = configuration.clamped()
+        let eventLoops = Array((eventLoopGroup ?? MultiThreadedEventLoopGroup.singleton).makeIterator())
+        context = MirrorContext(
+            configuration: configuration, router: router,
+            hashing: HashPool(threads: configuration.hashingThreads ?? min(4, System.coreCount)),
+            metrics: MirrorMetrics(factory: metricsFactory ?? MetricsSystem.factory, router: routerName),
+            logger: logger)
+        share = max(1, eventLoops.count)
+    }
+
+    /// Answers a request for content that is not in the local store; see ``MissHandler``.
+    public func handleMiss(_ request: MissRequest, response: any ResponseWriter) {
+        let eventLoop = response.eventLoop
+        let loop = loops.withLock { loops -> NIOLoopBound<MirrorLoop> in
+            let key = ObjectIdentifier(eventLoop)
+            if let loop = loops[key] { return loop }
+            let loop = NIOLoopBound(makeLoop(eventLoop), eventLoop: eventLoop)
+            loops[key] = loop
+            return loop
+        }
+        guard context.admit() else {
+            return response.send(
+                DistributionError(.tooManyRequests, message: "too many transfers are running"),
+                fields: [("Retry-After", "1")])
+        }
+        let client = ClientGroup.Client(request: request, writer: response, arrivedAt: .now())
+        if let transfer = loop.value.transfer(for: request), transfer.clients.join(client) { return }
+        MirrorExchange(client, loop: loop.value, context: context).start(isShared: true)
+    }
+
+    private func makeLoop(_ eventLoop: any EventLoop) -> MirrorLoop {
+        let router = context.router
+        let pool = PeerPool(
+            eventLoop: eventLoop, configuration: context.configuration.peers, share: share,
+            directory: context.directory, budget: context.budget,
+            makeClock: { [context] in context.makeClock(on: eventLoop) },
+            onUnreachable: { router.reportUnreachable($0) })
+        return MirrorLoop(eventLoop: eventLoop, pool: pool)
+    }
+
+    /// Closes the connections to peers. Requests under way fail; call it after the server has stopped.
+    public func shutdown() async {
+        let loops = loops.withLock { loops in
+            defer { loops = [:] }
+            return Array(loops.values)
+        }
+        for loop in loops {
+            // The loop may have ended before; then its connections have, too.
+            try? await loop.eventLoop.submit { loop.value.pool.close() }.get()
+        }
+    }
+
+    /// What the engine did so far, for status pages.
+    public struct Summary: Sendable, Hashable {
+        /// Requests that a peer's content answered.
+        public var hits: Int
+        /// Requests that no peer's content answered.
+        public var misses: Int
+        /// When the last hit was, in seconds since 1970; nil for never.
+        public var lastSuccess: Double?
+    }
+
+    /// Requests of clients that are being answered.
+    var requestsUnderWay: Int { context.requestsUnderWay }
+
+    /// What the engine did so far.
+    public var summary: Summary {
+        let summary = context.metrics.summary
+        return Summary(
+            hits: summary.hits, misses: summary.misses, lastSuccess: summary.lastSuccess > 0 ? summary.lastSuccess : nil
+        )
+    }
+}

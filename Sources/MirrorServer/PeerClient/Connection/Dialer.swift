@@ -1,0 +1,117 @@
+import NIOCore
+import NIOPosix
+import PeerRouting
+
+/// Makes one connection to a peer, whichever of its addresses answers first.
+///
+/// Confined to its event loop. It lives until it is decided.
+final class Dialer {
+    private let eventLoop: any EventLoop
+    private let peer: Peer
+    private let port: Int
+    private let budget: ByteBudget
+    private var machine: HappyEyeballs
+    private var channels: [Int: any Channel] = [:]
+    private var timer: Scheduled<Void>?
+    private var deadline: RequestTimer?
+    private var timeout = TimeAmount.seconds(10)
+    private let clock: RequestClock
+    private var decided: ((PeerConnection, IPAddress)?) -> Void
+
+    init(
+        peer: Peer, addresses: [IPAddress], port: Int, budget: ByteBudget, clock: RequestClock,
+        eventLoop: any EventLoop, decided: @escaping ((PeerConnection, IPAddress)?) -> Void
+    ) {
+        self.peer = peer
+        self.port = port
+        self.budget = budget
+        self.clock = clock
+        self.eventLoop = eventLoop
+        machine = HappyEyeballs(addresses)
+        self.decided = decided
+    }
+
+    /// Begins; the closure given at the start is called once, not from within this call.
+    func start(timeout: TimeAmount) {
+        self.timeout = timeout
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        deadline = clock.timer(in: timeout, on: eventLoop) { bound.value.giveUp() }
+        perform(machine.start(now: .now()))
+    }
+
+    private func giveUp() {
+        perform(machine.cancel() + [.fail])
+    }
+
+    private func perform(_ actions: [HappyEyeballs.Action]) {
+        for action in actions {
+            switch action {
+            case .dial(let index): dial(index)
+            case .abandon(let index): channels.removeValue(forKey: index)?.close(promise: nil)
+            case .use(let index): use(index)
+            case .fail: decide(nil)
+            }
+        }
+        timer?.cancel()
+        timer = nil
+        guard let next = machine.nextDeadline else { return }
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        timer = eventLoop.scheduleTask(deadline: next) {
+            bound.value.perform(bound.value.machine.timePassed(now: .now()))
+        }
+    }
+
+    private func dial(_ index: Int) {
+        let address = machine.addresses[index]
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        let target: SocketAddress
+        do {
+            target = try SocketAddress(ipAddress: address.description, port: port)
+        } catch {
+            eventLoop.execute { bound.value.perform(bound.value.machine.failed(index, now: .now())) }
+            return
+        }
+        let sizing = ReceiveSizing(budget: budget)
+        let id = peer.id
+        let authority = address.isV6 ? "[\(address)]:\(port)" : "\(address):\(port)"
+        ClientBootstrap(group: eventLoop)
+            // Attempts that were given up end by this: a channel that is connecting cannot be closed from here.
+            .connectTimeout(timeout + .seconds(1))
+            .channelOption(.tcpOption(.tcp_nodelay), value: 1)
+            .channelOption(.autoRead, value: false)
+            .channelOption(.maxMessagesPerRead, value: 1)
+            .channelOption(.recvAllocator, value: RelayReceiveAllocator(sizing: sizing))
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(
+                        PeerConnection(peer: id, authority: authority, sizing: sizing))
+                }
+            }
+            .connect(to: target)
+            .whenComplete { result in
+                let dialer = bound.value
+                switch result {
+                case .success(let channel):
+                    dialer.channels[index] = channel
+                    dialer.perform(dialer.machine.connected(index))
+                case .failure:
+                    dialer.perform(dialer.machine.failed(index, now: .now()))
+                }
+            }
+    }
+
+    private func use(_ index: Int) {
+        guard let channel = channels.removeValue(forKey: index),
+            let connection = try? channel.pipeline.syncOperations.handler(type: PeerConnection.self)
+        else { return decide(nil) }
+        decide((connection, machine.addresses[index]))
+    }
+
+    private func decide(_ result: (PeerConnection, IPAddress)?) {
+        deadline?.cancel()
+        timer?.cancel()
+        let decided = decided
+        self.decided = { _ in }
+        decided(result)
+    }
+}

@@ -1,0 +1,290 @@
+import ContentStore
+import Logging
+import NIOCore
+import NIOHTTP1
+import OCIDistribution
+import Synchronization
+
+/// Answers the requests of a registry: health, authentication, filters, and where content is looked for.
+final class RegistryResponder: RequestResponder {
+    private let store: any ContentStore
+    private let missHandler: (any MissHandler)?
+    private let logger: Logger
+    private let isReady: @Sendable () -> Bool
+    private let options: DistributionRequest.Options
+    private let filter: ReferenceFilter
+    private let credentials: BasicCredentials?
+    private let uploadLimit: Int
+    private let uploads = Atomic<Int>(0)
+
+    init(
+        configuration: RegistryServer.Configuration, store: any ContentStore, missHandler: (any MissHandler)?,
+        logger: Logger, isReady: @escaping @Sendable () -> Bool
+    ) {
+        self.store = store
+        self.missHandler = missHandler
+        self.logger = logger
+        self.isReady = isReady
+        options = DistributionRequest.Options(defaultRegistry: configuration.defaultRegistry)
+        filter = configuration.filter
+        credentials = configuration.credentials
+        uploadLimit = max(1, configuration.concurrentUploads)
+    }
+
+    // MARK: RequestResponder
+
+    func respond(to exchange: HTTPExchange) {
+        let head = exchange.request
+        if !head.target.hasPrefix("/v2"), let health = healthCheck(head.path) {
+            exchange.begin(handler: health.handler)
+            guard isRead(head.method) else { return refuseMethod(exchange) }
+            var response = ResponseHead(health.isGood ? .ok : .internalServerError, contentLength: 0)
+            response.fields.append(("Cache-Control", "no-store"))
+            return exchange.send(response, body: ByteBuffer())
+        }
+        if let credentials, !credentials.matches(head.fields["authorization"]) {
+            exchange.begin(handler: "unauthorized")
+            return fail(
+                exchange, DistributionError(.unauthorized), fields: [("WWW-Authenticate", "Basic realm=\"spegel\"")])
+        }
+        guard isRead(head.method) else {
+            exchange.begin(handler: "unknown")
+            return refuseMethod(exchange)
+        }
+        let request: DistributionRequest
+        do {
+            request = try DistributionRequest(parsing: head.target, options: options)
+        } catch {
+            exchange.begin(handler: "unknown")
+            return fail(exchange, error)
+        }
+        switch request.kind {
+        case .base:
+            exchange.begin(handler: "v2")
+            var response = ResponseHead(.ok, contentLength: 0, contentType: "application/json")
+            response.fields.append(("Docker-Distribution-Api-Version", "registry/2.0"))
+            exchange.send(response, body: ByteBuffer(string: "{}"))
+        case .manifest:
+            exchange.begin(handler: "manifest")
+            serve(Lookup(responder: self, request: request, exchange: exchange, range: nil))
+        case .blob:
+            exchange.begin(handler: "blob")
+            do {
+                let range = try rangeHeader(of: head, digest: request.digest)
+                serve(Lookup(responder: self, request: request, exchange: exchange, range: range))
+            } catch {
+                fail(exchange, error.distributionError)
+            }
+        }
+    }
+
+    func errorBody(_ status: HTTPResponseStatus, message: String) -> (contentType: String, body: ByteBuffer) {
+        let code: DistributionErrorCode =
+            switch status {
+            case .serviceUnavailable, .gatewayTimeout: .unavailable
+            case .tooManyRequests: .tooManyRequests
+            case .badRequest, .uriTooLong, .requestHeaderFieldsTooLarge, .notImplemented, .httpVersionNotSupported,
+                .expectationFailed:
+                .unsupported
+            default: .unknown
+            }
+        return ("application/json", ByteBuffer(bytes: DistributionError(code, message: message).jsonBody))
+    }
+
+    // MARK: Before the store
+
+    private func isRead(_ method: HTTPMethod) -> Bool { method == .GET || method == .HEAD }
+
+    private func healthCheck(_ path: Substring) -> (handler: String, isGood: Bool)? {
+        switch path {
+        case "/livez": ("livez", true)
+        case "/readyz": ("readyz", isReady())
+        default: nil
+        }
+    }
+
+    private func refuseMethod(_ exchange: HTTPExchange) {
+        let error = DistributionError(
+            .unsupported, message: "the method \(exchange.request.method.rawValue.prefix(32)) is not supported")
+        fail(exchange, error, fields: [("Allow", "GET, HEAD")])
+    }
+
+    /// The range a blob is asked for by. RFC 9110 §14.2: only GET has ranges, and one whose `If-Range` names other
+    /// content is ignored.
+    private func rangeHeader(of head: RequestHead, digest: Digest?) throws(ByteRangeError) -> ByteRange? {
+        guard head.method == .GET else { return nil }
+        let values = head.fields.values(of: "range")
+        guard let value = values.first else { return nil }
+        guard values.count == 1 else { throw .multiple(input: values.joined(separator: ", ")) }
+        if let condition = head.fields["if-range"], condition != digest.map({ "\"\($0)\"" }) { return nil }
+        return try ByteRange.parse(value)
+    }
+
+    private func allows(_ request: DistributionRequest) -> Bool {
+        if filter.isUnrestricted { return true }
+        guard let registry = request.registry, let repository = request.repository else { return false }
+        return filter.allows(registry: registry, repository: repository, tag: request.tag)
+    }
+
+    // MARK: The store
+
+    /// One request for content while it is looked for.
+    private struct Lookup: Sendable {
+        let responder: RegistryResponder
+        let request: DistributionRequest
+        let exchange: HTTPExchange
+        let range: ByteRange?
+
+        var isManifest: Bool { if case .manifest = request.kind { true } else { false } }
+    }
+
+    private func serve(_ lookup: Lookup) {
+        guard allows(lookup.request) else {
+            return fail(lookup, "the reference is not mirrored here")
+        }
+        if let digest = lookup.request.digest { return open(digest, for: lookup) }
+        guard let reference = lookup.request.reference else {
+            return fail(lookup, "the registry of the tag is not known; add ?ns=REGISTRY to the request")
+        }
+        switch store.resolveImmediately(reference) {
+        case .found(let target): open(target.digest, for: lookup)
+        case .absent: miss(lookup)
+        case .unknown:
+            ask(lookup) {
+                try await $0.resolve(reference)
+            } then: { target in
+                if let target { self.open(target.digest, for: lookup) } else { self.miss(lookup) }
+            }
+        }
+    }
+
+    private func open(_ digest: Digest, for lookup: Lookup) {
+        switch store.openImmediately(digest) {
+        case .found(let content): send(content, for: lookup)
+        case .absent: miss(lookup)
+        case .unknown:
+            ask(lookup) {
+                try await $0.open(digest)
+            } then: { content in
+                if let content { self.send(content, for: lookup) } else { self.miss(lookup) }
+            }
+        }
+    }
+
+    /// Asks the store what it cannot say at once, and comes back to the event loop. A store that fails is treated
+    /// like one that does not have the content, because a peer may have it.
+    private func ask<Answer: Sendable>(
+        _ lookup: Lookup,
+        _ question: @escaping @Sendable (any ContentStore) async throws -> Answer?,
+        then proceed: @escaping @Sendable (Answer?) -> Void
+    ) {
+        let (store, logger, exchange) = (self.store, self.logger, lookup.exchange)
+        let task = Task {
+            let answer: Answer?
+            do {
+                answer = try await question(store)
+            } catch is CancellationError {
+                return
+            } catch {
+                logger.warning(
+                    "the store cannot answer", metadata: ["path": "\(exchange.request.target)", "error": "\(error)"])
+                answer = nil
+            }
+            exchange.eventLoop.execute {
+                if exchange.isOpen { proceed(answer) }
+            }
+        }
+        exchange.onEnd { task.cancel() }
+    }
+
+    private func miss(_ lookup: Lookup) {
+        let head = lookup.exchange.request
+        guard let missHandler, head.fields["x-spegel-mirrored"]?.lowercased() != "true" else {
+            return fail(lookup, nil)
+        }
+        missHandler.handleMiss(
+            MissRequest(
+                distribution: lookup.request, isHead: head.method == .HEAD, range: lookup.range, head: head,
+                remoteAddress: lookup.exchange.remoteAddress),
+            response: lookup.exchange)
+    }
+
+    // MARK: Answers
+
+    private func send(_ content: OpenContent, for lookup: Lookup) {
+        let info = content.info
+        let exchange = lookup.exchange
+        guard (info.mediaType.isManifest || info.mediaType.isDockerSchema1) == lookup.isManifest else {
+            return fail(lookup, lookup.isManifest ? "\(info.digest) is no manifest" : "\(info.digest) is a manifest")
+        }
+        var head = ResponseHead(.ok, contentLength: info.size)
+        head.contentType = lookup.isManifest ? info.mediaType.rawValue : "application/octet-stream"
+        head.digest = info.digest
+        head.namespace = lookup.request.registry
+        head.acceptsRanges = !lookup.isManifest
+        if let condition = exchange.request.fields["if-none-match"], names(condition, info.digest) {
+            head.status = .notModified
+            exchange.writeHead(head)
+            return exchange.finish()
+        }
+        var range = 0..<max(0, info.size)
+        if let wanted = lookup.range {
+            do {
+                range = try wanted.resolve(size: info.size)
+            } catch {
+                let size = ContentRange.unsatisfied(size: info.size)
+                return fail(exchange, error.distributionError, fields: [("Content-Range", "\(size)")])
+            }
+            head.status = .partialContent
+            head.contentRange = .satisfied(range, size: info.size)
+        }
+        if case .bytes = content.body {
+        } else if exchange.request.method != .HEAD, !reserveUpload(for: exchange) {
+            return exchange.fail(.tooManyRequests, "too many uploads are running", retryAfterSeconds: 1)
+        }
+        exchange.send(head, body: content.body, range: range)
+    }
+
+    /// RFC 9110 §13.1.2, with the digest as entity tag.
+    private func names(_ condition: String, _ digest: Digest) -> Bool {
+        if condition == "*" { return true }
+        let tag = "\"\(digest)\""
+        return condition.split(separator: ",").contains { entry in
+            var entry = entry.drop { $0 == " " || $0 == "\t" }
+            if entry.hasPrefix("W/") { entry = entry.dropFirst(2) }
+            return entry.hasPrefix(tag)
+        }
+    }
+
+    private func reserveUpload(for exchange: HTTPExchange) -> Bool {
+        guard uploads.add(1, ordering: .relaxed).newValue <= uploadLimit else {
+            uploads.subtract(1, ordering: .relaxed)
+            return false
+        }
+        exchange.onEnd { self.uploads.subtract(1, ordering: .relaxed) }
+        return true
+    }
+
+    private func fail(_ lookup: Lookup, _ reason: String?) {
+        fail(
+            lookup.exchange,
+            DistributionError(
+                lookup.isManifest ? .manifestUnknown : .blobUnknown, message: reason, httpStatus: 404))
+    }
+
+    private func fail(
+        _ exchange: HTTPExchange, _ error: DistributionError, fields: [(name: String, value: String)] = []
+    ) {
+        exchange.send(error, fields: fields)
+    }
+}
+
+extension ResponseWriter {
+    /// Sends an error in the form of the OCI distribution specification ("Error codes") as the whole response.
+    public func send(_ error: DistributionError, fields: [(name: String, value: String)] = []) {
+        var head = ResponseHead(
+            HTTPResponseStatus(statusCode: error.httpStatus), contentLength: 0, contentType: "application/json")
+        head.fields = fields
+        send(head, body: ByteBuffer(bytes: error.jsonBody))
+    }
+}

@@ -1,0 +1,101 @@
+/// Computes the diffID of a layer (OCI image specification, config.md, "Layer DiffID"): the digest of its uncompressed
+/// bytes, from the bytes as they are transferred, in constant memory.
+///
+/// Whether the layer is compressed is told from its first bytes, as container runtimes do, and not from its media type.
+public struct DiffIDHasher: ~Copyable, Sendable {
+    /// What became of a layer.
+    public struct Result: Sendable, Hashable {
+        /// The digest of the uncompressed bytes.
+        public var diffID: Digest
+        /// The number of uncompressed bytes.
+        public var uncompressedSize: Int64
+        /// How the layer was compressed.
+        public var compression: MediaType.Compression
+    }
+
+    /// Compressed bytes taken so far.
+    public private(set) var compressedSize: Int64 = 0
+
+    /// Uncompressed bytes so far.
+    public private(set) var uncompressedSize: Int64 = 0
+
+    private let limits: LayerLimits
+    private var hasher: DigestHasher
+    private var inflater: GzipInflater?
+    private var failure: LayerError?
+
+    /// The first bytes, until they tell the compression; nil afterwards.
+    private var head: [UInt8]? = []
+
+    /// The longest magic number that is looked for.
+    private static let headSize = 4
+
+    /// Starts on a layer.
+    public init(algorithm: DigestAlgorithm = .sha256, limits: LayerLimits = LayerLimits()) {
+        self.limits = limits
+        hasher = DigestHasher(algorithm)
+    }
+
+    /// Takes the next bytes of the layer as they are transferred.
+    ///
+    /// - Throws: ``LayerError`` for damaged, unsupported or excessive content. Every later call throws it again.
+    public mutating func update(_ bytes: UnsafeRawBufferPointer) throws(LayerError) {
+        if let failure { throw failure }
+        do throws(LayerError) {
+            compressedSize += Int64(bytes.count)
+            guard var first = head else { return try process(bytes) }
+            let taken = min(Self.headSize - first.count, bytes.count)
+            first += bytes[..<taken]
+            head = first
+            guard first.count == Self.headSize else { return }
+            try decide(on: first)
+            try process(UnsafeRawBufferPointer(rebasing: bytes[taken...]))
+        } catch {
+            failure = error
+            throw error
+        }
+    }
+
+    /// Takes the next bytes of the layer; see ``update(_:)-(UnsafeRawBufferPointer)``.
+    public mutating func update(_ bytes: [UInt8]) throws(LayerError) {
+        try bytes.withUnsafeBufferPointer { (buffer) throws(LayerError) in try update(UnsafeRawBufferPointer(buffer)) }
+    }
+
+    /// Ends the layer.
+    ///
+    /// - Throws: ``LayerError``, such as ``LayerError/truncatedGzip(size:)``.
+    public consuming func finish() throws(LayerError) -> Result {
+        if let failure { throw failure }
+        if let head { try decide(on: head) }
+        try inflater?.finish()
+        let compression: MediaType.Compression = inflater == nil ? .none : .gzip
+        let size = uncompressedSize
+        return Result(diffID: hasher.finalize(), uncompressedSize: size, compression: compression)
+    }
+
+    /// Chooses by the first bytes, fewer than four only when the layer is shorter.
+    private mutating func decide(on first: [UInt8]) throws(LayerError) {
+        head = nil
+        if first.starts(with: [0x28, 0xB5, 0x2F, 0xFD]) { throw .unsupportedCompression("zstd") }
+        if first.starts(with: [0x1F, 0x8B]) { inflater = GzipInflater() }
+        try first.withUnsafeBufferPointer { (buffer) throws(LayerError) in try process(UnsafeRawBufferPointer(buffer)) }
+    }
+
+    private mutating func process(_ bytes: UnsafeRawBufferPointer) throws(LayerError) {
+        guard inflater != nil else { return try take(bytes, limits: limits) }
+        // Taken out for the call, as the closure changes the rest of this value.
+        var inflater = inflater.take()
+        defer { self.inflater = inflater.take() }
+        try inflater?.inflate(bytes) { (output) throws(LayerError) in try take(output, limits: limits) }
+    }
+
+    private mutating func take(_ bytes: UnsafeRawBufferPointer, limits: LayerLimits) throws(LayerError) {
+        uncompressedSize += Int64(bytes.count)
+        if uncompressedSize > limits.maximumUncompressedSize { throw .tooLarge(limit: limits.maximumUncompressedSize) }
+        if uncompressedSize > limits.ratioAllowance, uncompressedSize / max(1, limits.maximumRatio) > compressedSize {
+            throw .ratioTooHigh(
+                limit: limits.maximumRatio, compressed: compressedSize, uncompressed: uncompressedSize)
+        }
+        hasher.update(bytes)
+    }
+}

@@ -1,0 +1,64 @@
+/// Calls `body` with the UTF-8 of `text`, without copying it where the string stores it contiguously.
+@inlinable
+func withUTF8<Value, Failure: Error>(
+    of text: some StringProtocol,
+    _ body: (UnsafeBufferPointer<UInt8>) throws(Failure) -> Value
+) throws(Failure) -> Value {
+    func capture(_ bytes: UnsafeBufferPointer<UInt8>) -> Result<Value, Failure> {
+        do throws(Failure) { return .success(try body(bytes)) } catch { return .failure(error) }
+    }
+    if let result = text.utf8.withContiguousStorageIfAvailable(capture) { return try result.get() }
+    var copy = String(text)
+    return try copy.withUTF8(capture).get()
+}
+
+/// At most 160 bytes of input from outside, printable ASCII only, for use in an error message.
+///
+/// Errors end up in logs and in HTTP answers: they name the input, but neither its full length nor its control
+/// characters get through.
+func excerpt(_ bytes: some Sequence<UInt8>) -> String {
+    let limit = 160
+    var text = ""
+    for (index, byte) in bytes.enumerated() {
+        if index == limit {
+            text += "…"
+            break
+        }
+        switch byte {
+        case 0x22, 0x5C: text += "\\" + String(UnicodeScalar(byte))
+        case 0x20...0x7E: text.unicodeScalars.append(UnicodeScalar(byte))
+        default:
+            text += "\\x"
+            text.unicodeScalars.append(UnicodeScalar(hexDigit(byte >> 4)))
+            text.unicodeScalars.append(UnicodeScalar(hexDigit(byte & 0xF)))
+        }
+    }
+    return "\"\(text)\""
+}
+
+/// See ``excerpt(_:)``.
+func excerpt(_ text: some StringProtocol) -> String { excerpt(text.utf8) }
+
+/// The ASCII lower-case hexadecimal digit of a value under 16.
+@inline(__always)
+func hexDigit(_ nibble: UInt8) -> UInt8 { nibble < 10 ? 0x30 &+ nibble : 0x57 &+ nibble }
+
+/// The value of an ASCII hexadecimal digit of either case, nil for any other byte.
+@inline(__always)
+func hexValue(_ digit: UInt8) -> UInt8? {
+    switch digit {
+    case 0x30...0x39: digit &- 0x30
+    case 0x41...0x46: digit &- 0x37
+    case 0x61...0x66: digit &- 0x57
+    default: nil
+    }
+}
+
+/// ASCII classes used by the grammars of digests, names, tags and hosts.
+extension UInt8 {
+    @inline(__always) var isDigit: Bool { self >= 0x30 && self <= 0x39 }
+    @inline(__always) var isLowercase: Bool { self >= 0x61 && self <= 0x7A }
+    @inline(__always) var isUppercase: Bool { self >= 0x41 && self <= 0x5A }
+    @inline(__always) var isLetter: Bool { isLowercase || isUppercase }
+    @inline(__always) var isAlphanumeric: Bool { isDigit || isLetter }
+}

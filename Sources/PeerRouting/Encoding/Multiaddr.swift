@@ -1,0 +1,119 @@
+/// A self-describing network address such as `/ip4/10.1.2.3/tcp/5001`.
+///
+/// The whole table of protocols is understood so that addresses of other transports can be read and passed by; what
+/// this module dials is told by ``tcpEndpoint``.
+/// See https://github.com/multiformats/multiaddr
+public struct Multiaddr: Hashable, Sendable, LosslessStringConvertible {
+    /// Longest binary form accepted, in bytes.
+    public static let maximumLength = 1024
+
+    /// The binary form.
+    public let bytes: [UInt8]
+
+    /// Takes the binary form, all of it.
+    ///
+    /// - Throws: ``WireFormatError`` when it is empty, too long, cut off, or has a component of unknown kind.
+    public init(bytes: some Collection<UInt8>) throws(WireFormatError) {
+        guard !bytes.isEmpty else { throw WireFormatError("empty multiaddr") }
+        guard bytes.count <= Self.maximumLength else {
+            throw WireFormatError("multiaddr of \(bytes.count) bytes where at most \(Self.maximumLength) are accepted")
+        }
+        let array = Array(bytes)
+        var cursor = ByteCursor(array)
+        while !cursor.isAtEnd { _ = try MultiaddrComponent(from: &cursor) }
+        self.bytes = array
+    }
+
+    /// Parses the text form.
+    ///
+    /// - Throws: ``WireFormatError`` that names the part which is wrong.
+    public init(parsing text: some StringProtocol) throws(WireFormatError) {
+        guard text.utf8.count <= 2 * Self.maximumLength else {
+            throw WireFormatError(
+                "multiaddr text longer than \(2 * Self.maximumLength): \(WireFormatError.quote(text))")
+        }
+        guard text.utf8.first == UInt8(ascii: "/") else {
+            throw WireFormatError("multiaddr must begin with a slash: \(WireFormatError.quote(text))")
+        }
+        var rest = Substring(text)
+        while rest.utf8.last == UInt8(ascii: "/") { rest.removeLast() }
+        guard !rest.isEmpty else { throw WireFormatError("empty multiaddr") }
+        var bytes: [UInt8] = []
+        while !rest.isEmpty {
+            rest.removeFirst()
+            let name = Self.takePart(&rest)
+            guard let type = MultiaddrProtocol.find(name: name) else {
+                throw WireFormatError(
+                    "unknown protocol \(WireFormatError.quote(name)) in multiaddr \(WireFormatError.quote(text))")
+            }
+            var value: Substring = ""
+            if type.kind == .path {
+                value = rest
+                rest = ""
+            } else if type.kind != .none {
+                guard !rest.isEmpty else {
+                    throw WireFormatError("/\(type.name) needs a value in multiaddr \(WireFormatError.quote(text))")
+                }
+                rest.removeFirst()
+                value = Self.takePart(&rest)
+            }
+            try MultiaddrComponent(type: type, text: value).append(to: &bytes)
+        }
+        guard bytes.count <= Self.maximumLength else {
+            throw WireFormatError("multiaddr of \(bytes.count) bytes where at most \(Self.maximumLength) are accepted")
+        }
+        self.bytes = bytes
+    }
+
+    /// The text form parsed; nil when it is not valid. Use ``init(parsing:)`` for the reason.
+    public init?(_ description: String) {
+        guard let address = try? Multiaddr(parsing: description) else { return nil }
+        self = address
+    }
+
+    /// `/ip4|ip6/ADDRESS/tcp/PORT`, with `/p2p/ID` behind it when a peer is given.
+    public init(_ address: IPAddress, tcpPort port: UInt16, peer: PeerID? = nil) {
+        var components = [
+            MultiaddrComponent(type: address.isV6 ? .ip6 : .ip4, uncheckedValue: address.bytes),
+            MultiaddrComponent(type: .tcp, uncheckedValue: [UInt8(port >> 8), UInt8(port & 0xff)]),
+        ]
+        if let peer { components.append(MultiaddrComponent(type: .p2p, uncheckedValue: peer.bytes)) }
+        self.init(components)
+    }
+
+    init(_ components: some Sequence<MultiaddrComponent>) {
+        var bytes: [UInt8] = []
+        for component in components { component.append(to: &bytes) }
+        self.bytes = bytes
+    }
+
+    /// The text form.
+    public var description: String { components.map(\.text).joined() }
+
+    /// The components in order. Valid by construction, so reading them back cannot fail.
+    var components: [MultiaddrComponent] {
+        var cursor = ByteCursor(bytes)
+        var components: [MultiaddrComponent] = []
+        while !cursor.isAtEnd, let component = try? MultiaddrComponent(from: &cursor) { components.append(component) }
+        return components
+    }
+
+    private static func takePart(_ rest: inout Substring) -> Substring {
+        let end = rest.firstIndex(of: "/") ?? rest.endIndex
+        defer { rest = rest[end...] }
+        return rest[..<end]
+    }
+}
+
+extension Multiaddr: Codable {
+    /// Decodes the text form.
+    public init(from decoder: any Decoder) throws {
+        try self.init(parsing: try decoder.singleValueContainer().decode(String.self))
+    }
+
+    /// Encodes the text form.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.singleValueContainer()
+        try container.encode(description)
+    }
+}

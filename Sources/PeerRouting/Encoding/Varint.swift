@@ -1,0 +1,65 @@
+/// Unsigned variable-length integers: seven bits a byte, lowest group first (LEB128).
+///
+/// Two rules exist for the same bytes. Multiformats (multiaddr, multihash, message lengths) allows at most 9 bytes and
+/// only the shortest form; protocol buffers allow 10 bytes and padding. Reading either with the other's rule breaks
+/// interoperation or lets one value have several encodings, hence two readers.
+enum Varint {
+    /// Appends the shortest encoding.
+    static func append(_ value: UInt64, to bytes: inout [UInt8]) {
+        var rest = value
+        while rest >= 0x80 {
+            bytes.append(UInt8(truncatingIfNeeded: rest) | 0x80)
+            rest >>= 7
+        }
+        bytes.append(UInt8(truncatingIfNeeded: rest))
+    }
+
+    static func encode(_ value: UInt64) -> [UInt8] {
+        var bytes: [UInt8] = []
+        append(value, to: &bytes)
+        return bytes
+    }
+
+    /// The number of bytes ``append(_:to:)`` adds, 1 to 10.
+    static func encodedLength(_ value: UInt64) -> Int {
+        max(1, (64 - value.leadingZeroBitCount + 6) / 7)
+    }
+
+    /// Reads a multiformats varint: 1 to 9 bytes, shortest form only.
+    static func readMultiformats(from cursor: inout ByteCursor) throws(WireFormatError) -> UInt64 {
+        var decoder = MultiformatsVarintDecoder()
+        while true {
+            if let value = try decoder.push(try cursor.readByte()) { return value }
+        }
+    }
+
+    /// Reads a protocol-buffers varint: 1 to 10 bytes, any padding.
+    static func readProtobuf(from cursor: inout ByteCursor) throws(WireFormatError) -> UInt64 {
+        var value: UInt64 = 0
+        for index in 0..<10 {
+            let byte = try cursor.readByte()
+            if index == 9, byte > 1 { throw WireFormatError("protobuf varint exceeds 64 bits") }
+            value |= UInt64(byte & 0x7f) << UInt64(7 * index)
+            if byte < 0x80 { return value }
+        }
+        throw WireFormatError("protobuf varint longer than 10 bytes")
+    }
+}
+
+/// Reads a multiformats varint byte by byte, for lengths that arrive in fragments.
+struct MultiformatsVarintDecoder: Sendable {
+    private var value: UInt64 = 0
+    private var count = 0
+
+    /// True before the first byte.
+    var isEmpty: Bool { count == 0 }
+
+    /// Takes one byte; the value when it was the last one.
+    mutating func push(_ byte: UInt8) throws(WireFormatError) -> UInt64? {
+        if count >= 8, byte >= 0x80 { throw WireFormatError("varint longer than 9 bytes") }
+        if byte == 0, count > 0 { throw WireFormatError("varint not in its shortest form") }
+        value |= UInt64(byte & 0x7f) << UInt64(7 * count)
+        count += 1
+        return byte < 0x80 ? value : nil
+    }
+}

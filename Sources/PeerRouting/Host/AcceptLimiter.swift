@@ -1,0 +1,54 @@
+import NIOCore
+
+/// A token bucket for each source address of new connections.
+struct AcceptLimiter: Sendable {
+    private struct Bucket: Sendable {
+        var tokens: Double
+        var updated: NIODeadline
+    }
+
+    private let burst: Double
+    private let rate: Double
+    private let maximumSources: Int
+    private var buckets: [IPAddress: Bucket] = [:]
+
+    init(limits: HostLimits) {
+        burst = Double(max(1, limits.acceptBurst))
+        rate = max(0, limits.acceptRate)
+        maximumSources = max(1, limits.acceptSources)
+    }
+
+    var sources: Int { buckets.count }
+
+    /// Whether one more connection from this source may come in now. Loopback is exempt: many nodes may share it.
+    mutating func accepts(_ source: IPAddress, now: NIODeadline) -> Bool {
+        if source.isLoopback { return true }
+        let key = Self.key(source)
+        var bucket = refilled(buckets[key] ?? Bucket(tokens: burst, updated: now), now)
+        let accepted = bucket.tokens >= 1
+        if accepted { bucket.tokens -= 1 }
+        if buckets[key] == nil, buckets.count >= maximumSources { makeRoom(now) }
+        buckets[key] = bucket
+        return accepted
+    }
+
+    private func refilled(_ bucket: Bucket, _ now: NIODeadline) -> Bucket {
+        let seconds = Double((now - bucket.updated).nanoseconds) / 1e9
+        return Bucket(tokens: min(burst, bucket.tokens + max(0, seconds) * rate), updated: now)
+    }
+
+    /// An IPv6 host commands a whole /64, so that counts as one source.
+    private static func key(_ source: IPAddress) -> IPAddress {
+        if case .v6(let high, _) = source.unmapped { return .v6(high: high, low: 0) }
+        return source.unmapped
+    }
+
+    /// Full buckets say nothing and go first; then the half that was seen longest ago.
+    private mutating func makeRoom(_ now: NIODeadline) {
+        buckets = buckets.filter { refilled($0.value, now).tokens < burst }
+        guard buckets.count >= maximumSources else { return }
+        for (source, _) in buckets.sorted(by: { $0.value.updated < $1.value.updated }).prefix(maximumSources / 2 + 1) {
+            buckets[source] = nil
+        }
+    }
+}

@@ -1,0 +1,212 @@
+import Logging
+import NIOConcurrencyHelpers
+import NIOCore
+
+/// A libp2p node: listens, dials, secures and multiplexes connections, and carries messages over them.
+///
+/// Use: make it, register message handlers and the event handler, then ``start()``. Speaks TCP with multistream-select,
+/// Noise XX, yamux, identify, identify push and ping.
+public final class Host: Sendable {
+    /// What it was made with.
+    public let configuration: HostConfiguration
+
+    let state: NIOLockedValueBox<HostState>
+    let budget: MemoryBudget
+    let offersEarlyMuxer: Bool
+
+    /// Makes a host; nothing is opened before ``start()``.
+    public convenience init(configuration: HostConfiguration) {
+        self.init(configuration: configuration, offersEarlyMuxer: true)
+    }
+
+    init(configuration: HostConfiguration, offersEarlyMuxer: Bool) {
+        self.configuration = configuration
+        self.offersEarlyMuxer = offersEarlyMuxer
+        state = NIOLockedValueBox(HostState(limits: configuration.limits))
+        budget = MemoryBudget(limit: configuration.limits.bufferedBytes)
+    }
+
+    /// Our ID.
+    public var peerID: PeerID { configuration.identity.peerID }
+
+    /// Serves a protocol of varint-delimited messages. Only before ``start()``, as peers ask for our protocols once.
+    public func registerMessageHandler(_ protocolID: String, handler: @escaping MessageHandler) {
+        state.withLockedValue { state in
+            precondition(state.phase == .idle, "handlers are registered before the host is started")
+            state.messageHandlers[protocolID] = handler
+        }
+    }
+
+    /// Sets who is told of events. Only before ``start()``. Called on event loops: must not block.
+    public func setEventHandler(_ handler: @escaping @Sendable (HostEvent) -> Void) {
+        state.withLockedValue { state in
+            precondition(state.phase == .idle, "the event handler is set before the host is started")
+            state.eventHandler = handler
+        }
+    }
+
+    // MARK: Messages
+
+    /// Sends a request on a stream of its own and returns the answer; connects first when needed, with the addresses
+    /// known. A request that failed because a connection turned out dead is tried once more on another.
+    ///
+    /// - Throws: ``HostError``, or `CancellationError` when the task is cancelled; the stream then ends by itself.
+    public func request(_ message: [UInt8], to peer: PeerID, protocolID: String) async throws -> [UInt8] {
+        try await withConnection(to: peer) { handle in
+            let isLazy = try self.knowsProtocol(protocolID, of: peer)
+            let limits = self.configuration.limits
+            let completion = Completion<[UInt8]>()
+            handle.run { connection in
+                connection.openStream(
+                    RequestStream(
+                        message, protocolID: protocolID, isLazy: isLazy, limits: limits, completion: completion))
+            }
+            return try await completion.wait()
+        }
+    }
+
+    /// Sends messages back to back on one stream, then ends it and waits for the peer's end, throwing away what it
+    /// answers. The sequence is drawn from as the peer's window allows.
+    ///
+    /// - Throws: ``HostError/streamReset(_:)`` when the peer refused one of the messages.
+    public func send(
+        _ messages: some Sequence<[UInt8]> & Sendable, to peer: PeerID, protocolID: String
+    ) async throws {
+        try await withConnection(to: peer) { handle in
+            let isLazy = try self.knowsProtocol(protocolID, of: peer)
+            let limits = self.configuration.limits
+            let completion = Completion<Void>()
+            handle.run { connection in
+                var iterator = messages.makeIterator()
+                connection.openStream(
+                    BatchStream(
+                        { iterator.next() }, protocolID: protocolID, isLazy: isLazy, limits: limits,
+                        completion: completion))
+            }
+            try await completion.wait()
+        }
+    }
+
+    /// The round-trip time by the ping protocol.
+    public func ping(_ peer: PeerID) async throws -> Duration {
+        try await withConnection(to: peer) { handle in
+            let limits = self.configuration.limits
+            let completion = Completion<Duration>()
+            handle.run { $0.openStream(PingRequester(limits: limits, completion: completion)) }
+            return try await completion.wait()
+        }
+    }
+
+    private func withConnection<Value: Sendable>(
+        to peer: PeerID, _ body: @Sendable (ConnectionHandle) async throws -> Value
+    ) async throws -> Value {
+        let first = try await connection(to: peer)
+        do {
+            return try await body(first)
+        } catch HostError.connectionClosed {
+            return try await body(try await connection(to: peer))
+        }
+    }
+
+    private func connection(to peer: PeerID) async throws -> ConnectionHandle {
+        if let handle = currentConnection(to: peer) { return handle }
+        _ = try await connect(to: peer)
+        guard let handle = currentConnection(to: peer) else {
+            throw HostError.connectionClosed("ended as soon as it was made")
+        }
+        return handle
+    }
+
+    /// The newest connection, as an older one may have died unnoticed.
+    private func currentConnection(to peer: PeerID) -> ConnectionHandle? {
+        state.withLockedValue { $0.connections[peer]?.last }
+    }
+
+    /// Whether identify told that the peer speaks the protocol; false when it has told nothing yet.
+    private func knowsProtocol(_ protocolID: String, of peer: PeerID) throws -> Bool {
+        guard let protocols = protocols(of: peer) else { return false }
+        guard protocols.contains(protocolID) else { throw HostError.protocolNotSupported(protocolID) }
+        return true
+    }
+
+    // MARK: Peers
+
+    /// The peers with a connection now.
+    public var connectedPeers: [PeerID] { state.withLockedValue { Array($0.connections.keys) } }
+
+    /// Whether there is a connection to the peer now.
+    public func isConnected(to peer: PeerID) -> Bool { state.withLockedValue { $0.connections[peer] != nil } }
+
+    /// The addresses known of a peer, best first.
+    public func addresses(of peer: PeerID) -> [Multiaddr] {
+        state.withLockedValue { $0.book.addresses(of: peer, now: .now()) }
+    }
+
+    /// Remembers addresses of a peer for a time; of connected peers nothing is taken, as identify knows better.
+    public func remember(_ addresses: [Multiaddr], of peer: PeerID, for lifetime: TimeAmount) {
+        guard peer != peerID else { return }
+        let usable = addresses.compactMap { $0.strippingPeerID(peer) }.filter { DialTarget($0) != nil }
+        state.withLockedValue { state in
+            guard state.connections[peer] == nil else { return }
+            let now = NIODeadline.now()
+            state.book.remember(usable, of: peer, until: now + lifetime, now: now)
+        }
+    }
+
+    /// Forgets all addresses of a peer that is not connected.
+    public func forget(_ peer: PeerID) { state.withLockedValue { $0.book.forget(peer) } }
+
+    /// What the peer's identify listed; nil when it is not connected or not identified yet.
+    public func protocols(of peer: PeerID) -> [String]? { state.withLockedValue { $0.identified[peer]?.protocols } }
+
+    /// Waits until a peer that is connected has identified itself, which runs beside the first requests to it; returns
+    /// after `limit` in any case.
+    ///
+    /// - Throws: `CancellationError`.
+    package func waitForIdentify(of peer: PeerID, atMost limit: Duration) async throws {
+        let deadline = ContinuousClock.now + limit
+        while protocols(of: peer) == nil, ContinuousClock.now < deadline {
+            try await Task.sleep(for: .milliseconds(10))
+        }
+    }
+
+    /// The name and version the peer gave itself; nil when it is not connected or not identified yet.
+    public func agentVersion(of peer: PeerID) -> String? {
+        state.withLockedValue { $0.identified[peer]?.agentVersion }
+    }
+
+    /// Closes all connections to a peer.
+    public func disconnect(_ peer: PeerID) async {
+        let handles = state.withLockedValue { $0.connections[peer] ?? [] }
+        for handle in handles { handle.close("no longer wanted") }
+        for handle in handles { try? await handle.channel.closeFuture.get() }
+    }
+
+    /// Figures for tests, metrics and operators.
+    public struct Statistics: Sendable, Equatable {
+        /// Secured connections.
+        public var connections: Int
+        /// Connections that came in and are not secured yet.
+        public var unsecuredConnections: Int
+        /// Streams of all connections.
+        public var streams: Int
+        /// Bytes held for unfinished messages and unsent or unread stream data.
+        public var bufferedBytes: Int
+        /// Peers in the address book.
+        public var knownPeers: Int
+    }
+
+    /// The figures now.
+    public var statistics: Statistics {
+        state.withLockedValue { state in
+            Statistics(
+                connections: state.connectionCount, unsecuredConnections: state.unsecured,
+                streams: state.connections.values.reduce(0) { $0 + $1.reduce(0) { $0 + $1.streamCount } },
+                bufferedBytes: budget.bytesInUse, knownPeers: state.book.count)
+        }
+    }
+
+    func emit(_ event: HostEvent) {
+        state.withLockedValue { $0.eventHandler }?(event)
+    }
+}

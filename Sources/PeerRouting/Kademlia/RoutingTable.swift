@@ -1,0 +1,148 @@
+import NIOCore
+
+/// The peers a node keeps in mind: up to `bucketSize` for each length of common prefix with the node's own position.
+///
+/// Only peers that were authenticated and answered a request are put in. A live entry is never given up for a
+/// newcomer, so a stranger with many identities cannot push out the peers that are known to work.
+struct RoutingTable: Sendable {
+    struct Entry: Sendable {
+        var contact: KadContact
+        /// When the peer last answered or, authenticated, spoke to us.
+        var lastHeard: NIODeadline
+
+        var key: KadKey { contact.key }
+    }
+
+    enum Admission: Equatable, Sendable {
+        case added
+        /// Added in the place of a peer not heard from for long.
+        case replaced(PeerID)
+        case updated
+        case full
+    }
+
+    /// The owner's position. It is never an entry.
+    let own: KadKey
+    let bucketSize: Int
+    /// An entry not heard from for so long gives way to a newcomer.
+    let replaceableAfter: TimeAmount
+    /// By common prefix length; as many as were needed so far, at most 257.
+    private(set) var buckets: [[Entry]] = []
+    private(set) var count = 0
+
+    init(own: KadKey, bucketSize: Int = 20, replaceableAfter: TimeAmount = .minutes(20)) {
+        self.own = own
+        self.bucketSize = bucketSize
+        self.replaceableAfter = replaceableAfter
+    }
+
+    var isEmpty: Bool { count == 0 }
+
+    /// The longest common prefix of an entry, or nil for an empty table.
+    var deepestBucket: Int? { buckets.lastIndex { !$0.isEmpty } }
+
+    func bucketIndex(of key: KadKey) -> Int { own.commonPrefixLength(with: key) }
+
+    private func position(of key: KadKey) -> (bucket: Int, index: Int)? {
+        let bucket = bucketIndex(of: key)
+        guard bucket < buckets.count, let index = buckets[bucket].firstIndex(where: { $0.key == key }) else {
+            return nil
+        }
+        return (bucket, index)
+    }
+
+    subscript(key: KadKey) -> Entry? {
+        position(of: key).map { buckets[$0.bucket][$0.index] }
+    }
+
+    func contains(_ key: KadKey) -> Bool { position(of: key) != nil }
+
+    /// Whether a peer at `key` that is not an entry would be admitted: worth the liveness check.
+    func hasRoom(for key: KadKey, now: NIODeadline) -> Bool {
+        guard key != own else { return false }
+        let bucket = bucketIndex(of: key)
+        guard bucket < buckets.count, buckets[bucket].count >= bucketSize else { return true }
+        return buckets[bucket].contains { $0.lastHeard + replaceableAfter < now }
+    }
+
+    /// Puts in a peer that has passed its liveness check, or refreshes it.
+    mutating func admit(_ contact: KadContact, now: NIODeadline) -> Admission {
+        guard contact.key != own else { return .full }
+        if let (bucket, index) = position(of: contact.key) {
+            buckets[bucket][index].lastHeard = now
+            if !contact.addresses.isEmpty { buckets[bucket][index].contact.addresses = contact.addresses }
+            return .updated
+        }
+        let bucket = bucketIndex(of: contact.key)
+        while buckets.count <= bucket { buckets.append([]) }
+        if buckets[bucket].count < bucketSize {
+            buckets[bucket].append(Entry(contact: contact, lastHeard: now))
+            count += 1
+            return .added
+        }
+        guard
+            let oldest = buckets[bucket].indices.min(by: {
+                buckets[bucket][$0].lastHeard < buckets[bucket][$1].lastHeard
+            }), buckets[bucket][oldest].lastHeard + replaceableAfter < now
+        else { return .full }
+        let victim = buckets[bucket][oldest].contact.id
+        buckets[bucket][oldest] = Entry(contact: contact, lastHeard: now)
+        return .replaced(victim)
+    }
+
+    /// Notes a sign of life of an entry; does nothing for other peers.
+    mutating func heard(from key: KadKey, now: NIODeadline) {
+        guard let (bucket, index) = position(of: key) else { return }
+        buckets[bucket][index].lastHeard = now
+    }
+
+    /// Replaces the addresses of an entry; does nothing for other peers.
+    mutating func setAddresses(_ addresses: [Multiaddr], of key: KadKey) {
+        guard let (bucket, index) = position(of: key) else { return }
+        buckets[bucket][index].contact.addresses = addresses
+    }
+
+    /// Takes an entry out; false when there was none.
+    @discardableResult
+    mutating func remove(_ key: KadKey) -> Bool {
+        guard let (bucket, index) = position(of: key) else { return false }
+        buckets[bucket].remove(at: index)
+        count -= 1
+        return true
+    }
+
+    /// The `limit` entries nearest to `target`, nearest first.
+    func nearest(to target: KadKey, limit: Int, excluding excluded: KadKey? = nil) -> [KadContact] {
+        guard limit > 0, count > 0 else { return [] }
+        // Entries fall into groups of increasing distance: the bucket of the target's own prefix length, then all
+        // deeper buckets together, then the shallower ones, deepest first. Only the groups needed are sorted.
+        let depth = min(own.commonPrefixLength(with: target), buckets.count)
+        var result: [(distance: KadDistance, contact: KadContact)] = []
+        func take(_ group: some Sequence<Entry>) {
+            var sorted: [(distance: KadDistance, contact: KadContact)] = []
+            for entry in group where entry.key != excluded {
+                sorted.append((entry.key.distance(to: target), entry.contact))
+            }
+            sorted.sort { $0.distance < $1.distance }
+            result.append(contentsOf: sorted.prefix(limit - result.count))
+        }
+        if depth < buckets.count {
+            take(buckets[depth])
+            if result.count < limit { take(buckets[(depth + 1)...].joined()) }
+        }
+        var shallower = depth - 1
+        while result.count < limit, shallower >= 0 {
+            take(buckets[shallower])
+            shallower -= 1
+        }
+        return result.map(\.contact)
+    }
+
+    /// Entries not heard from since `limit`, longest silent first.
+    func silent(since limit: NIODeadline) -> [Entry] {
+        buckets.joined().filter { $0.lastHeard < limit }.sorted { $0.lastHeard < $1.lastHeard }
+    }
+
+    /// All entries, in no order that means anything.
+    var entries: some Sequence<Entry> { buckets.joined() }
+}

@@ -1,0 +1,53 @@
+import Logging
+import NIOCore
+import NIOPosix
+
+/// What a ``KademliaRouter`` needs to know.
+public struct KademliaRouterConfiguration: Sendable {
+    /// The node's key; kept between starts, the node keeps its place in the network.
+    public var identity: NodeIdentity
+    /// Where to listen: `/ip4/A/tcp/P` or `/ip6/A/tcp/P`, the unspecified address for all interfaces, port 0 for any.
+    public var listenAddresses: [Multiaddr]
+    /// Announced instead of what the listeners' addresses imply.
+    public var announcedAddresses: [Multiaddr]?
+    /// Where the first peers come from; nil to wait for others to connect.
+    public var bootstrap: (any BootstrapSource)?
+    /// The router port of the others, for bootstrap candidates that name none; nil when it is this node's own.
+    public var clusterPort: UInt16?
+    /// Whether this node is a member. One that is not only asks: it does not offer the DHT's protocol, so nobody takes
+    /// it into a table or sends it records, and it announces nothing. It needs no addresses to listen on.
+    public var isMember = true
+    /// Where to serve this node's record at `/id` for others to bootstrap by: `HOST:PORT`, host may be empty.
+    public var identityServerAddress: String?
+    /// The certificates for mutual TLS of the identity server.
+    public var identityServerCertificateDirectory: String?
+    /// Which addresses are believed.
+    public var addressPolicy: AddressPolicy
+    /// Announce and accept loopback addresses: for tests of several nodes on one machine.
+    public var advertiseLoopback = false
+    /// Our name and version, told to peers.
+    public var agentVersion = "spegel-swift"
+    /// The bounds of the connections below.
+    public var hostLimits = HostLimits()
+    /// The loops the connections live on; one of them runs the routing logic.
+    public var eventLoopGroup: any EventLoopGroup
+    /// Where to log.
+    public var logger: Logger
+    /// The constants of Kademlia, shortened by tests.
+    var kademlia = KademliaConfiguration()
+
+    /// Makes a configuration.
+    public init(
+        identity: NodeIdentity, listenAddresses: [Multiaddr], bootstrap: (any BootstrapSource)? = nil,
+        addressPolicy: AddressPolicy = AddressPolicy(),
+        eventLoopGroup: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton,
+        logger: Logger = Logger(label: "PeerRouting")
+    ) {
+        self.identity = identity
+        self.listenAddresses = listenAddresses
+        self.bootstrap = bootstrap
+        self.addressPolicy = addressPolicy
+        self.eventLoopGroup = eventLoopGroup
+        self.logger = logger
+    }
+}

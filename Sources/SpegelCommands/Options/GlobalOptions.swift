@@ -1,0 +1,22 @@
+import ArgumentParser
+import Logging
+
+/// Options of every subcommand; they may stand before or after its name.
+struct GlobalOptions: ParsableArguments {
+    @Option(help: "DEBUG, INFO, WARN or ERROR.", transform: LogLevelOption.parse)
+    var logLevel: Logger.Level = .info
+}
+
+/// Reads the names of log levels.
+enum LogLevelOption {
+    /// The transform of the option.
+    @Sendable static func parse(_ text: String) throws -> Logger.Level {
+        switch text.uppercased() {
+        case "DEBUG": return .debug
+        case "INFO": return .info
+        case "WARN", "WARNING": return .warning
+        case "ERROR": return .error
+        default: throw OptionError("DEBUG, INFO, WARN or ERROR")
+        }
+    }
+}

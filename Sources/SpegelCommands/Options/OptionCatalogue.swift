@@ -1,0 +1,91 @@
+/// How an option takes its values on the command line and from its environment variable.
+enum OptionKind: Sendable {
+    /// `--name VALUE` or `--name=VALUE`.
+    case value
+    /// Several values after one flag, repeated flags, or a comma-separated variable.
+    case list
+    /// `--name`, `--name=true` or `--name=false`.
+    case boolean
+}
+
+/// The long options of every subcommand, as the argument normalizer has to know them.
+///
+/// The parser's own declarations cannot be asked for the difference between the kinds, so it is written down here;
+/// a test compares both, so that they cannot drift apart.
+struct OptionCatalogue: Sendable {
+    /// Options that stand before or after the subcommand.
+    var global: [String: OptionKind]
+    /// Options of each subcommand.
+    var commands: [String: [String: OptionKind]]
+
+    /// What `spegel` offers.
+    static let spegel = OptionCatalogue(
+        global: ["log-level": .value],
+        commands: [
+            "registry": [
+                "store": .value,
+                "registry-addr": .value,
+                "metrics-addr": .value,
+                "router-addr": .value,
+                "default-registry": .value,
+                "bootstrap-kind": .value,
+                "dns-bootstrap-domain": .value,
+                "http-bootstrap-addr": .value,
+                "http-bootstrap-url": .value,
+                "http-bootstrap-cert-dir": .value,
+                "static-bootstrap-peers": .list,
+                "containerd-sock": .value,
+                "containerd-namespace": .value,
+                "containerd-content-path": .value,
+                "data-dir": .value,
+                "mirrored-registries": .list,
+                "registry-filters": .list,
+                "mirror-resolve-timeout": .value,
+                "mirror-resolve-retries": .value,
+                "debug-web-enabled": .boolean,
+                "shutdown-grace-period": .value,
+            ],
+            "configuration": [
+                "containerd-registry-config-path": .value,
+                "mirrored-registries": .list,
+                "mirror-targets": .list,
+                "resolve-tags": .boolean,
+                "prepend-existing": .boolean,
+            ],
+            "cleanup": [
+                "addr": .value,
+                "containerd-registry-config-path": .value,
+            ],
+            "cleanup-wait": [
+                "probe-endpoint": .value,
+                "threshold": .value,
+                "period": .value,
+            ],
+            "dht": [
+                "bootstrap-kind": .value,
+                "dns-bootstrap-domain": .value,
+                "http-bootstrap-url": .value,
+                "http-bootstrap-cert-dir": .value,
+                "static-bootstrap-peers": .list,
+                "router-addr": .value,
+                "metrics-addr": .value,
+                "data-dir": .value,
+                "dht-nodes": .list,
+                "dht-timeout": .value,
+                "format": .value,
+            ],
+            "version": ["format": .value],
+            "verify": [:],
+            "pull": [
+                "mirror": .value,
+                "output": .value,
+            ],
+            "demo": [
+                "image": .value,
+                "work-dir": .value,
+                "registry-addr": .value,
+                "exit": .boolean,
+            ],
+        ]
+    )
+}

@@ -1,0 +1,93 @@
+import ArgumentParser
+import Logging
+
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#else
+    import Darwin
+#endif
+
+/// The `spegel` program: everything but its entry point.
+public enum Program {
+    /// Parses the arguments, runs the subcommand and returns the exit status.
+    ///
+    /// Status 0 is success, 64 a usage error, and 1 anything else that went wrong; errors end up as one line on standard
+    /// error.
+    ///
+    /// - Parameters:
+    ///   - arguments: The arguments without the program's name.
+    ///   - environment: The process's environment, which gives the options that are not among the arguments.
+    public static func run(arguments: [String], environment: [String: String]) async -> Int32 {
+        // A client or a log reader that goes away is an error of that write, not the end of the process.
+        signal(SIGPIPE, SIG_IGN)
+        let normalized = ArgumentNormalizer(catalogue: .spegel).normalize(arguments, environment: environment)
+        var command: any ParsableCommand
+        do {
+            command = try SpegelCommand.parseAsRoot(normalized.arguments)
+        } catch {
+            return report(parseError: error, variables: normalized.variables)
+        }
+        if command is SpegelCommand {
+            printError(SpegelCommand.helpMessage())
+            return ExitCode.validationFailure.rawValue
+        }
+        if command is DHTCommand {
+            printError(SpegelCommand.helpMessage(for: DHTCommand.self))
+            return ExitCode.validationFailure.rawValue
+        }
+        do {
+            if var asynchronous = command as? any AsyncParsableCommand {
+                try await asynchronous.run()
+            } else {
+                try command.run()
+            }
+            return 0
+        } catch let exit as ExitCode {
+            return exit.rawValue
+        } catch let failure as CommandFailure {
+            printError("spegel: \(failure)")
+            return failure.status
+        } catch  where SpegelCommand.exitCode(for: error).isSuccess {
+            // This is how the parser has help printed.
+            print(SpegelCommand.fullMessage(for: error))
+            return 0
+        } catch {
+            printError("spegel: \(error)")
+            return 1
+        }
+    }
+
+    private static func report(parseError error: any Error, variables: [String: String]) -> Int32 {
+        let status = SpegelCommand.exitCode(for: error)
+        let message = SpegelCommand.fullMessage(for: error)
+        guard !status.isSuccess else {
+            print(message)
+            return 0
+        }
+        printError(message)
+        for (option, variable) in variables.sorted(by: { $0.key < $1.key })
+        where message.contains("--\(option) ") || message.contains("--\(option)'") {
+            printError("Note: --\(option) was taken from the environment variable \(variable).")
+        }
+        return status.rawValue
+    }
+
+    /// Writes one line to standard error.
+    static func printError(_ line: String) {
+        FileDescriptorSink(descriptor: 2).write(line: Array((line + "\n").utf8))
+    }
+}
+
+/// What stopped a subcommand, in words for the person who started it.
+struct CommandFailure: Error, CustomStringConvertible {
+    var description: String
+    /// The process's exit status.
+    var status: Int32 = 1
+
+    init(_ description: String, status: Int32 = 1) {
+        self.description = description
+        self.status = status
+    }
+}

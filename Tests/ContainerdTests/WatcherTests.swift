@@ -1,0 +1,110 @@
+import ContainerdTestKit
+import ContentStoreConformance
+import Foundation
+import NIOConcurrencyHelpers
+import NIOCore
+import NIOPosix
+import OCIDistribution
+import Testing
+
+@testable import ContainerdContentStore
+
+/// A watch that sees nothing must not pass for one that does.
+@Suite struct WatcherTests {
+    private final class Seen: Sendable {
+        private let box = NIOLockedValueBox<[BlobWatcherEvent]>([])
+        var events: [BlobWatcherEvent] { box.withLockedValue { $0 } }
+        var hasEnded: Bool { events.contains { if case .ended = $0 { true } else { false } } }
+        func add(_ event: BlobWatcherEvent) { box.withLockedValue { $0.append(event) } }
+    }
+
+    private let folder = FileManager.default.temporaryDirectory.appendingPathComponent("watched-\(UUID().uuidString)")
+
+    private var directory: BlobDirectory { BlobDirectory(path: folder.path) }
+
+    private func make(_ path: String) throws {
+        try FileManager.default.createDirectory(
+            at: folder.appendingPathComponent(path), withIntermediateDirectories: true)
+    }
+
+    private func start(_ seen: Seen) async throws -> BlobWatcher {
+        try await BlobWatcher.start(directory, group: .singletonMultiThreadedEventLoopGroup) { seen.add($0) }
+    }
+
+    @Test func whatCannotBeWatchedIsSaidAtOnce() async throws {
+        defer { try? FileManager.default.removeItem(at: folder) }
+        await #expect(throws: IOError.self) { _ = try await start(Seen()) }
+        try make("")
+        // A directory that is not there yet is waited for; something else in its place is not.
+        try await start(Seen()).stop()
+        try Data().write(to: folder.appendingPathComponent("blobs"))
+        await #expect(throws: IOError.self) { _ = try await start(Seen()) }
+    }
+
+    @Test(arguments: [true, false]) func theEndOfTheDirectoryIsTold(isMoved: Bool) async throws {
+        let away = folder.path + "-away"
+        defer {
+            try? FileManager.default.removeItem(at: folder)
+            try? FileManager.default.removeItem(atPath: away)
+        }
+        try make("")
+        let seen = Seen()
+        let watcher = try await start(seen)
+        defer { watcher.stop() }
+        try make("blobs/sha256")
+        _ = try await eventually("the directories are seen") { seen.events.contains(.missed) ? true : nil }
+        var sample = SampleContent(seed: 91)
+        // Directories that are made quickly may be watched a moment after a file was put into them.
+        _ = try await eventually("a blob is seen", detail: { "\(seen.events)" }) { () -> Bool? in
+            let digest = sample.layer().digest
+            try Data().write(to: folder.appendingPathComponent("blobs/sha256/\(digest.hex)"))
+            try await Task.sleep(for: .milliseconds(10))
+            return seen.events.contains { if case .appeared = $0 { true } else { false } } ? true : nil
+        }
+        #expect(!seen.hasEnded)
+        if isMoved {
+            try FileManager.default.moveItem(atPath: folder.path, toPath: away)
+        } else {
+            try FileManager.default.removeItem(at: folder)
+        }
+        _ = try await eventually("the end is told", detail: { "\(seen.events)" }) { seen.hasEnded ? true : nil }
+    }
+
+    @Test func aDirectoryThatCannotBeWatchedAnyMoreEndsTheWatch() async throws {
+        defer { try? FileManager.default.removeItem(at: folder) }
+        try make("")
+        let seen = Seen()
+        let watcher = try await start(seen)
+        defer { watcher.stop() }
+        try Data().write(to: folder.appendingPathComponent("blobs"))
+        _ = try await eventually("the end is told", detail: { "\(seen.events)" }) { seen.hasEnded ? true : nil }
+    }
+
+    @Test func onlyAWatcherThatWatchesIsHeld() async throws {
+        defer { try? FileManager.default.removeItem(at: folder) }
+        try make("blobs")
+        let box = WatcherBox()
+        let first = box.begin()
+        #expect(box.directory == nil)
+        #expect(box.end(first, reason: "no watch is left") == (true, true))
+        // Its end is of interest once, and said again only when the reason is another.
+        #expect(box.end(first, reason: "closed") == (false, false))
+        let second = box.begin()
+        #expect(box.end(first, reason: "late") == (false, false))
+        #expect(box.end(second, reason: "no watch is left") == (true, false))
+
+        let third = box.begin()
+        box.set(try await start(Seen()), directory, third)
+        #expect(box.directory == directory)
+        #expect(box.end(third, reason: "no watch is left") == (true, true))
+        #expect(box.directory == nil)
+
+        // One that ended before it was handed over.
+        let fourth = box.begin()
+        #expect(box.end(fourth, reason: "gone") == (true, true))
+        let seen = Seen()
+        box.set(try await start(seen), directory, fourth)
+        #expect(box.directory == nil)
+        _ = try await eventually("it was stopped") { seen.hasEnded ? true : nil }
+    }
+}

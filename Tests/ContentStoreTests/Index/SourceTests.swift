@@ -1,0 +1,115 @@
+import OCIDistribution
+import Testing
+
+@testable import ContentStore
+
+/// Which names and repositories an index tells of.
+@Suite struct SourceTests {
+    private let layer = Digest.hash(.sha256, of: [1])
+    private let manifest = Digest.hash(.sha256, of: [2])
+    private let origin = ContentSource(registry: "registry.local", repository: "team/app")
+    private let source = ContentSource(registry: "registry.local:5000", repository: "team/app")
+
+    private func index(_ events: inout [ContentEvent]) -> ContentIndex {
+        var index = ContentIndex()
+        index.setContent(layer, size: 10, mediaType: .octetStream, children: [], events: &events)
+        index.setContent(
+            manifest, size: 20, mediaType: .imageManifest,
+            children: [Descriptor(mediaType: .layerGzip, digest: layer, size: 10)], events: &events)
+        return index
+    }
+
+    private func image(_ name: String, _ target: Digest) throws -> StoredImage {
+        StoredImage(
+            reference: try Reference(parsing: name),
+            target: Descriptor(mediaType: .imageManifest, digest: target, size: 20))
+    }
+
+    /// containerd notes the registry without its port, so what it notes counts only while no image says it better.
+    @Test func whatImagesSayReplacesWhatTheBackendSays() throws {
+        var events: [ContentEvent] = []
+        var index = index(&events)
+        for digest in [layer, manifest] {
+            index.setOrigins(of: digest, to: [origin], events: &events)
+            #expect(index.info(digest)?.sources == [origin])
+        }
+        let image = try image("registry.local:5000/team/app:1", manifest)
+        events = []
+        index.setImage(image, events: &events)
+        for digest in [layer, manifest] {
+            let info = try #require(index.info(digest))
+            #expect(info.sources == [source])
+            #expect(events.contains(.contentAdded(info)))
+        }
+        // Said again, as each listing does, it changes nothing.
+        events = []
+        index.setOrigins(of: layer, to: [origin], events: &events)
+        #expect(events == [])
+        index.removeImage(image.reference, events: &events)
+        for digest in [layer, manifest] { #expect(index.info(digest)?.sources == [origin]) }
+        index.setOrigins(of: layer, to: [], events: &events)
+        // The manifest's origin leads to its layer.
+        #expect(index.info(layer)?.sources == [origin])
+        index.setOrigins(of: manifest, to: [], events: &events)
+        #expect(index.info(layer)?.sources == [])
+        for digest in [layer, manifest] { index.removeContent(digest, events: &events) }
+        #expect(index.nodeCount == 0)
+    }
+
+    /// The same repository from both sides is one source, whichever of them goes first.
+    @Test func oneRepositoryFromBothSidesIsToldOnce() throws {
+        for removesImageFirst in [true, false] {
+            var events: [ContentEvent] = []
+            var index = index(&events)
+            let image = try image("registry.local:5000/team/app:1", manifest)
+            index.setImage(image, events: &events)
+            index.setOrigins(of: layer, to: [source], events: &events)
+            #expect(index.info(layer)?.sources == [source])
+            if removesImageFirst {
+                index.removeImage(image.reference, events: &events)
+                #expect(index.info(layer)?.sources == [source])
+                index.setOrigins(of: layer, to: [], events: &events)
+            } else {
+                index.setOrigins(of: layer, to: [], events: &events)
+                #expect(index.info(layer)?.sources == [source])
+                index.removeImage(image.reference, events: &events)
+            }
+            #expect(index.info(layer)?.sources == [])
+        }
+    }
+
+    /// A tag that is in the store only with digests is found without them, as it is advertised.
+    @Test func aTagWithADigestIsFoundByTheTag() throws {
+        var events: [ContentEvent] = []
+        var index = index(&events)
+        let tag = try Reference(parsing: "r.test/x:1")
+        #expect(index.resolve(tag) == nil)
+        let absent = Digest.hash(.sha256, of: [3])
+        let names = try [absent, manifest].map { try image("r.test/x:1@\($0)", $0) }
+        index.setImage(names[0], events: &events)
+        #expect(index.resolve(tag)?.digest == absent)
+        index.setImage(names[1], events: &events)
+        // What is present goes before what is not.
+        #expect(index.resolve(tag)?.digest == manifest)
+        #expect(index.target(of: tag) == nil)
+        #expect(index.resolve(try Reference(parsing: "r.test/x:2")) == nil)
+        #expect(index.resolve(try Reference(parsing: "r.test/y:1")) == nil)
+        // The tag itself goes before all.
+        let other = try image("r.test/x:1", layer)
+        index.setImage(other, events: &events)
+        #expect(index.resolve(tag)?.digest == layer)
+        index.removeImage(other.reference, events: &events)
+        #expect(index.resolve(tag)?.digest == manifest)
+        for name in names { index.removeImage(name.reference, events: &events) }
+        #expect(index.resolve(tag) == nil)
+    }
+
+    @Test func imagesAreSortedByName() throws {
+        var events: [ContentEvent] = []
+        var index = index(&events)
+        let names = ["r.test/x:10", "r.test/x:1", "a.test/z:1", "r.test/x:1-a", "r.test/x/y:1"]
+        for name in names { index.setImage(try image(name, manifest), events: &events) }
+        #expect(index.images.map(\.reference.description) == names.sorted())
+        #expect(Set(index.references.map(\.description)) == Set(names))
+    }
+}

@@ -1,0 +1,252 @@
+import NIOCore
+import NIOPosix
+import OCIDistribution
+import PeerRouting
+import Testing
+
+@testable import MirrorServer
+
+/// Clients that ask one node for the same at the same time.
+@Suite(.timeLimit(.minutes(10))) struct SharingTests {
+    private let manifest = SharedBytes.manifest(8)
+    private let blob = SharedBytes(count: 3_000_000, seed: 21)
+
+    /// A node with one event loop, so that all its clients can share, and a peer that answers when it is told to.
+    private func withGate(
+        _ contents: [SharedBytes], configure: (inout MirrorConfiguration) -> Void = { _ in },
+        _ body: (Node, FaultyPeer, InMemoryPeerNetwork) async throws -> Void
+    ) async throws {
+        let network = InMemoryPeerNetwork()
+        let source = try await FaultyPeer.start(host: 60)
+        source.hold()
+        for content in contents {
+            let isManifest = content.count < 1000
+            source.serve(content, type: isManifest ? MediaType.imageManifest.rawValue : "application/octet-stream")
+        }
+        try await advertise(contents.map { "\($0.digest)" }, of: peer(1, [source.address]), in: network)
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let node = try await Node.start(network: network, peerPort: source.port, group: group) {
+            $0.peers.firstByteTimeout = .seconds(60)
+            $0.manifestTimeout = .seconds(60)
+            $0.blobTimeout = .seconds(60)
+            configure(&$0)
+        }
+        do {
+            try await body(node, source, network)
+        } catch {
+            await node.stop()
+            throw error
+        }
+        await node.stop()
+        await source.kill()
+        try await group.shutdownGracefully()
+    }
+
+    private func waitFor(_ count: Int, requestsAt node: Node) async throws {
+        while node.engine.requestsUnderWay != count { try await Task.sleep(for: .milliseconds(2)) }
+    }
+
+    /// Asks with a client for each of `count`, and lets the peer answer when all have asked.
+    private func ask(
+        _ node: Node, _ source: FaultyPeer, count: Int, _ path: String, expected: ByteBuffer, method: String = "GET"
+    ) async throws -> [Outcome: Int] {
+        source.hold()
+        return try await withThrowingTaskGroup(of: Outcome.self) { group in
+            for _ in 0..<count {
+                group.addTask {
+                    try await CheckingClient.get(port: node.port, path, expected: expected, method: method)
+                }
+            }
+            try await waitFor(count, requestsAt: node)
+            source.open()
+            var outcomes: [Outcome: Int] = [:]
+            for try await outcome in group { outcomes[outcome, default: 0] += 1 }
+            return outcomes
+        }
+    }
+
+    @Test func oneTransferServesAllWhoWait() async throws {
+        try await withGate([manifest, blob]) { node, source, _ in
+            let blobs = try await ask(node, source, count: 40, blobPath(blob.digest), expected: blob.buffer)
+            #expect(blobs == [.right(status: 200): 40])
+            #expect(source.requests.count == 1)
+            let manifests = try await ask(
+                node, source, count: 40, manifestPath(manifest.digest), expected: manifest.buffer)
+            #expect(manifests == [.right(status: 200): 40])
+            #expect(source.requests.count == 2)
+            #expect(node.metric("spegel_mirror_shared_requests_total") == 78)
+            #expect(node.engine.summary.hits == 80)
+            #expect(node.engine.requestsUnderWay == 0)
+        }
+    }
+
+    @Test func onlyWhatIsTheSameIsShared() async throws {
+        try await withGate([manifest, blob]) { node, source, _ in
+            let requests: [(String, String, String, ByteBuffer, Int)] = [
+                ("GET", manifestPath(manifest.digest), "", manifest.buffer, 200),
+                ("HEAD", manifestPath(manifest.digest), "", ByteBuffer(), 200),
+                ("GET", "/v2/library/other/manifests/\(manifest.digest)?ns=docker.io", "", manifest.buffer, 200),
+                ("GET", "/v2/library/demo/manifests/\(manifest.digest)?ns=quay.io", "", manifest.buffer, 200),
+                ("GET", blobPath(blob.digest), "", blob.buffer, 200),
+                ("GET", blobPath(blob.digest), "Range: bytes=5-9\r\n", blob.slice(5..<10), 206),
+                ("GET", blobPath(blob.digest), "Range: bytes=5-9\r\n", blob.slice(5..<10), 206),
+            ]
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for (method, path, fields, expected, status) in requests {
+                    group.addTask {
+                        let outcome = try await CheckingClient.get(
+                            port: node.port, path, fields: fields, expected: expected, method: method)
+                        #expect(outcome == .right(status: status), "\(method) \(path) \(fields)")
+                    }
+                }
+                try await waitFor(requests.count, requestsAt: node)
+                while source.requests.count < requests.count { try await Task.sleep(for: .milliseconds(2)) }
+                source.open()
+                try await group.waitForAll()
+            }
+            #expect(node.metric("spegel_mirror_shared_requests_total") == 0)
+        }
+    }
+
+    /// The transfer belongs to all: whoever began it may leave.
+    @Test func theFirstClientMayLeave() async throws {
+        try await withGate([blob]) { node, source, _ in
+            let first = try await CheckingClient.connect(port: node.port)
+            let left = Task { try await first.get(blobPath(blob.digest), expected: blob.buffer) }
+            try await waitFor(1, requestsAt: node)
+            let second = Task {
+                try await CheckingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
+            }
+            try await waitFor(2, requestsAt: node)
+            await first.reset()
+            _ = try await left.value
+            try await waitFor(1, requestsAt: node)
+            source.open()
+            #expect(try await second.value == .right(status: 200))
+            #expect(source.requests.count == 1)
+        }
+    }
+
+    /// Those who came later are not told what was true for the first: they look again.
+    @Test func aMissIsNotShared() async throws {
+        try await withGate([manifest]) { node, source, network in
+            let path = manifestPath(manifest.digest)
+            let outcomes = try await withThrowingTaskGroup(of: Outcome.self) { group in
+                for _ in 0..<10 {
+                    group.addTask { try await CheckingClient.get(port: node.port, path, expected: manifest.buffer) }
+                }
+                try await waitFor(10, requestsAt: node)
+                let other = try await FaultyPeer.start(host: 61, port: source.port)
+                other.serve(manifest, type: MediaType.imageManifest.rawValue)
+                try await advertise(["\(manifest.digest)"], of: peer(2, [other.address]), in: network)
+                source.setFault(.status404)
+                source.open()
+                var outcomes: [Outcome: Int] = [:]
+                for try await outcome in group { outcomes[outcome, default: 0] += 1 }
+                await other.kill()
+                return outcomes
+            }
+            #expect(outcomes == [.right(status: 200): 9, .refused(status: 404): 1])
+            #expect(node.engine.requestsUnderWay == 0)
+        }
+    }
+
+    /// A client that does not read holds the others up for a moment only, and still gets the right bytes at its own pace.
+    @Test(arguments: [VerificationPolicy.on, .off])
+    func aSlowClientGoesOnAlone(verification: VerificationPolicy) async throws {
+        let large = SharedBytes(count: 40_000_000, seed: 22)
+        try await withGate([large], configure: { $0.verification = verification }) { node, source, _ in
+            let path = blobPath(large.digest)
+            let slow = try await CheckingClient.connect(port: node.port, receiveBuffer: 16 * 1024, isReading: false)
+            let late = Task { try await slow.get(path, expected: large.buffer) }
+            try await waitFor(1, requestsAt: node)
+            let fast = (0..<3).map { _ in
+                Task { try await CheckingClient.get(port: node.port, path, expected: large.buffer) }
+            }
+            try await waitFor(4, requestsAt: node)
+            source.open()
+            for client in fast { #expect(try await client.value == .right(status: 200)) }
+            #expect(node.engine.requestsUnderWay == 1)
+            await slow.startReading()
+            #expect(try await late.value == .right(status: 200))
+            #expect(source.requests.count == 2)
+            #expect(source.requests.last?.contains("\r\nRange: bytes=") ?? false)
+            #expect(node.metric("spegel_mirror_transfers_inflight") == 0)
+            await slow.close()
+        }
+    }
+
+    /// Whoever went on alone is protected by the digest as before, over the bytes it got together with the others, too.
+    @Test func aLieIsFoundOutByThoseWhoGoOnAlone() async throws {
+        let large = SharedBytes(count: 40_000_000, seed: 23)
+        try await withGate([large]) { node, source, _ in
+            let path = blobPath(large.digest)
+            source.setLiesAtTheFront(true)
+            let slow = try await CheckingClient.connect(port: node.port, receiveBuffer: 16 * 1024, isReading: false)
+            let late = Task { try await slow.get(path, expected: large.buffer) }
+            try await waitFor(1, requestsAt: node)
+            let fast = Task { try await CheckingClient.get(port: node.port, path, expected: large.buffer) }
+            try await waitFor(2, requestsAt: node)
+            source.open()
+            guard case .brokenWrong = try await fast.value else {
+                Issue.record("a wrong body was completed")
+                return
+            }
+            // The rest is the true one; with the wrong beginning it is wrong all the same.
+            source.setLiesAtTheFront(false)
+            await slow.startReading()
+            guard case .brokenWrong = try await late.value else {
+                Issue.record("a wrong body was completed")
+                return
+            }
+            await slow.close()
+        }
+    }
+
+    /// The digest of a forked lane is that of the bytes before and after the fork, whenever it is made.
+    @Test(arguments: 0..<24)
+    func forkedLanesHashTheWhole(seed: Int) async throws {
+        var random = SplitMix64(seed: UInt64(seed))
+        let content = SharedBytes(count: Int.random(in: 1...3_000_000, using: &random), seed: UInt64(seed))
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        let pool = HashPool(threads: 2)
+        func append(_ rest: inout ByteBuffer, to lane: HashLane, upTo end: Int) {
+            while content.count - rest.readableBytes < end {
+                let most = end - (content.count - rest.readableBytes)
+                guard let chunk = rest.readSlice(length: min(most, Int.random(in: 1...200_000, using: &random))) else {
+                    return
+                }
+                _ = lane.append(chunk)
+            }
+        }
+        func verdict(_ lane: HashLane) async throws -> Bool {
+            let promise = loop.makePromise(of: Bool.self)
+            lane.finish { result in promise.succeed((try? result.get()) != nil) }
+            return try await promise.futureResult.get()
+        }
+        let lane = HashLane(
+            expected: content.digest, size: Int64(content.count), pool: pool, eventLoop: loop, onProgress: {})
+        var rest = content.buffer
+        append(&rest, to: lane, upTo: Int.random(in: 0...content.count, using: &random))
+        let fork = lane.fork {}
+        let wrong = lane.fork {}
+        let atFork = rest
+        if seed % 3 == 0 {
+            // What becomes of the first does not matter.
+            lane.cancel()
+        } else {
+            append(&rest, to: lane, upTo: content.count)
+            #expect(try await verdict(lane))
+        }
+        rest = atFork
+        append(&rest, to: fork, upTo: content.count)
+        #expect(try await verdict(fork))
+        if atFork.readableBytes > 0 {
+            var other = atFork
+            other.setInteger((other.getInteger(at: other.readerIndex, as: UInt8.self) ?? 0) ^ 1, at: other.readerIndex)
+            _ = wrong.append(other)
+            let isRight = try await verdict(wrong)
+            #expect(!isRight)
+        }
+    }
+}

@@ -1,0 +1,78 @@
+import ContentStore
+import Logging
+import NIOCore
+import NIOPosix
+import OCIDistribution
+import PeerRouting
+
+@testable import MirrorServer
+
+/// A node with nothing in its store, on a port of its own, whose peers are the ones it is given.
+struct Node: Sendable {
+    let server: RegistryServer
+    let engine: MirrorEngine
+    let router: InMemoryPeerRouter
+    let registry: PrometheusRegistry
+    let port: Int
+
+    /// Short deadlines, so that faults are found out quickly; long enough for a machine that is busy.
+    static func configuration(peerPort: Int) -> MirrorConfiguration {
+        var configuration = MirrorConfiguration(peerPort: peerPort)
+        configuration.resolveTimeout = .seconds(20)
+        configuration.peers.dialTimeout = .seconds(5)
+        configuration.peers.firstByteTimeout = .seconds(3)
+        configuration.peers.progressTimeout = .seconds(2)
+        configuration.manifestTimeout = .seconds(20)
+        configuration.blobTimeout = .seconds(50)
+        // Peers, clients and node share a process that other tests keep busy.
+        configuration.lagAllowance = .seconds(60)
+        return configuration
+    }
+
+    static func start(
+        network: InMemoryPeerNetwork, peerPort: Int, store: any ContentStore = InMemoryContentStore(), id: UInt8 = 200,
+        group: MultiThreadedEventLoopGroup = .singleton,
+        configure: (inout MirrorConfiguration) -> Void = { _ in }
+    ) async throws -> Node {
+        var configuration = configuration(peerPort: peerPort)
+        configure(&configuration)
+        let router = InMemoryPeerRouter(peer: try peer(id), network: network)
+        let registry = PrometheusRegistry()
+        let engine = MirrorEngine(
+            configuration: configuration, router: router, eventLoopGroup: group, routerName: "memory",
+            metricsFactory: registry, logger: quiet)
+        let server = RegistryServer(
+            configuration: RegistryServer.Configuration(
+                http: HTTPServerConfiguration(
+                    listen: [ListenAddress(host: "127.0.0.1", port: 0)],
+                    eventLoopGroup: group)),
+            store: store, missHandler: engine, logger: quiet)
+        let port = try await server.start().first?.port ?? 0
+        return Node(server: server, engine: engine, router: router, registry: registry, port: port)
+    }
+
+    func stop() async {
+        await server.stop(gracePeriod: .zero)
+        await engine.shutdown()
+    }
+
+    /// Why requests to peers failed, and how often.
+    var failures: String {
+        String(decoding: registry.text(), as: UTF8.self).split(separator: "\n")
+            .filter { $0.hasPrefix("spegel_mirror_peer_failures_total{") }.joined(separator: " ")
+    }
+
+    /// The value of a metric.
+    func metric(_ line: String) -> Double? {
+        String(decoding: registry.text(), as: UTF8.self).split(separator: "\n").first { $0.hasPrefix(line + " ") }
+            .flatMap { $0.split(separator: " ").last }.flatMap { Double($0) }
+    }
+}
+
+/// Tells the network of a peer that has content.
+func advertise(_ keys: [String], of peer: Peer, in network: InMemoryPeerNetwork) async throws {
+    try await InMemoryPeerRouter(peer: peer, network: network).advertise(keys)
+}
+
+func blobPath(_ digest: Digest) -> String { "/v2/library/demo/blobs/\(digest)?ns=docker.io" }
+func manifestPath(_ digest: Digest) -> String { "/v2/library/demo/manifests/\(digest)?ns=docker.io" }

@@ -1,0 +1,113 @@
+import Foundation
+
+@testable import PeerRouting
+
+/// The independent libp2p implementation of the tests: `Tests/Interop/py_libp2p_peer.py` in a process of its own.
+///
+/// `scripts/python-peer` makes its environment; when that fails, so does the test.
+final class PythonPeer: Sendable {
+    /// One line of the program's output.
+    struct Event: Decodable, Sendable {
+        struct Provider: Decodable, Sendable {
+            let id: String
+            let addrs: [String]
+        }
+
+        let event: String
+        let id, peer, key, multihash, target, step, error: String?
+        let addrs, protocols, peers, connected: [String]?
+        let added, ok: Bool?
+        let providers: [Provider]?
+        let records: [String: [String]]?
+        let routingTable: [String]?
+
+        enum CodingKeys: String, CodingKey {
+            case event, id, peer, key, multihash, target, step, error, addrs, protocols, peers, connected, added, ok
+            case providers, records
+            case routingTable = "routing_table"
+        }
+    }
+
+    private let process: PipedProcess
+
+    private static let root = URL(fileURLWithPath: #filePath)
+        .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent()
+
+    /// The interpreter with libp2p; made once for all tests of a run.
+    private static let interpreter = Task {
+        let process = try await PipedProcess.start([root.appendingPathComponent("scripts/python-peer").path])
+        let path = await process.lines.next()
+        let status = try await process.wait()
+        guard status == 0, let path else {
+            throw HostError.badAnswer("scripts/python-peer failed with status \(status)")
+        }
+        return path
+    }
+
+    /// Starts the program; arguments as in its own help.
+    static func start(_ arguments: [String]) async throws -> PythonPeer {
+        let script = root.appendingPathComponent("Tests/Interop/py_libp2p_peer.py").path
+        return PythonPeer(
+            process: try await PipedProcess.start([try await interpreter.value, script] + arguments))
+    }
+
+    private init(process: PipedProcess) {
+        self.process = process
+    }
+
+    /// Starts a DHT server.
+    ///
+    /// - Returns: The peer with its ID and addresses.
+    static func serving(
+        _ options: [String] = [], command: [String] = ["serve"]
+    ) async throws -> (peer: PythonPeer, id: PeerID, addresses: [Multiaddr]) {
+        let peer = try await start(options + command)
+        let listening = try await peer.event("listening")
+        guard let id = listening.id, let addresses = listening.addrs else {
+            throw HostError.badAnswer("listening without ID and addresses")
+        }
+        return (peer, try PeerID(parsing: id), try addresses.map { try Multiaddr(parsing: $0) })
+    }
+
+    /// The next event of a kind; those before it are dropped. An `error` event throws unless it is what is wanted.
+    func event(_ name: String) async throws -> Event {
+        while let line = await process.lines.next() {
+            guard let event = try? JSONDecoder().decode(Event.self, from: Data(line.utf8)) else { continue }
+            if event.event == name { return event }
+            if event.event == "error" {
+                throw HostError.badAnswer("\(event.step ?? ""): \(event.error ?? "")")
+            }
+        }
+        throw HostError.connectionClosed("the Python peer ended, or was given up, before it said \(name)")
+    }
+
+    /// A line for the program, such as `provide KEY` or `quit`.
+    func tell(_ line: String) { process.write(line: line) }
+
+    /// Tells it something and returns the event that answers.
+    func ask(_ line: String, _ event: String) async throws -> Event {
+        tell(line)
+        return try await self.event(event)
+    }
+
+    /// The exit status.
+    func wait() async throws -> Int32 { try await process.wait() }
+
+    /// Ends it and waits.
+    func stop() async { await process.stop() }
+}
+
+/// Runs the body with a serving Python peer, which is stopped whatever happens.
+func withPythonPeer(
+    _ options: [String] = [], body: (PythonPeer, PeerID, [Multiaddr]) async throws -> Void
+) async throws {
+    let (peer, id, addresses) = try await PythonPeer.serving(options)
+    do {
+        try await body(peer, id, addresses)
+    } catch {
+        await peer.stop()
+        throw error
+    }
+    await peer.stop()
+}

@@ -1,0 +1,56 @@
+import Logging
+
+@testable import PeerRouting
+
+/// A router on a loopback address.
+///
+/// - Parameters:
+///   - address: Where to listen; port 0 for any.
+///   - peers: Whom to join: addresses that end in a peer ID.
+func makeRouter(
+    identity: NodeIdentity = NodeIdentity(), address: String = "/ip4/127.0.0.1/tcp/0", joining peers: [Multiaddr] = [],
+    configure: (inout KademliaRouterConfiguration) -> Void = { _ in }
+) throws -> KademliaRouter {
+    var configuration = KademliaRouterConfiguration(
+        identity: identity, listenAddresses: [try Multiaddr(parsing: address)],
+        bootstrap: peers.isEmpty ? nil : try StaticBootstrapSource(peers),
+        logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+    configuration.advertiseLoopback = true
+    configure(&configuration)
+    return KademliaRouter(configuration: configuration)
+}
+
+/// Starts routers, runs the body, and shuts them down whatever happens.
+func withRouters(_ routers: KademliaRouter..., body: () async throws -> Void) async throws {
+    func stop() async { for router in routers { await router.shutdown() } }
+    do {
+        for router in routers { try await router.start() }
+        try await body()
+    } catch {
+        await stop()
+        throw error
+    }
+    await stop()
+}
+
+extension KademliaRouter {
+    /// Where it listens, with its ID.
+    var fullAddresses: [Multiaddr] { host.listenAddresses.map { $0.withPeerID(peerID) } }
+
+    /// Waits until it has joined.
+    func joined() async throws {
+        try await eventually { self.state == .joined }
+    }
+
+    /// The IDs of all that are found for a key.
+    func found(_ key: String, limit: Int = 0) async -> Set<PeerID> {
+        var peers: Set<PeerID> = []
+        for await peer in providers(for: key, limit: limit) { peers.insert(peer.id) }
+        return peers
+    }
+}
+
+/// Waits until something holds; a test's time limit ends the wait.
+func eventually(every interval: Duration = .milliseconds(50), _ condition: () async throws -> Bool) async throws {
+    while try await !condition() { try await Task.sleep(for: interval) }
+}
