@@ -11,7 +11,7 @@ struct AdvertisedSet: Sendable {
     private var contents: [Digest: ContentInfo] = [:]
     /// Tags by the digest they name, so that they come and go with its content.
     private var tags: [Digest: Set<Reference>] = [:]
-    /// The references behind a tag's key: the same tag may be in the store with a digest and without.
+    /// The names behind a tag's key: the same tag may be in the store with a digest and without.
     private var holders: [String: Set<Reference>] = [:]
     /// The keys to be advertised, with what they count as.
     private(set) var keys: [String: Key] = [:]
@@ -115,16 +115,26 @@ struct AdvertisedSet: Sendable {
         put(key, Key(registry: registry, isTag: false, isImage: !names.isEmpty))
     }
 
+    /// A tag's key is there when what the store finds under that tag is: the target of the plain name, and only when there
+    /// is no such name that of one which has a digest too.
     private mutating func refreshTag(_ reference: Reference) {
         guard let key = reference.taggedName else { return }
-        guard let image = images[reference], contents[image.target.digest] != nil, filter.allows(reference) else {
+        if images[reference] != nil, filter.allows(reference) {
+            holders[key, default: []].insert(reference)
+        } else {
             holders[key]?.remove(reference)
-            guard holders[key]?.isEmpty ?? true else { return }
+        }
+        guard let names = holders[key], !names.isEmpty else {
             holders[key] = nil
             return put(key, nil)
         }
-        holders[key, default: []].insert(reference)
-        put(key, Key(registry: reference.registry, isTag: true, isImage: true))
+        let plain = names.first { $0.digest == nil }
+        let isPresent = plain.map(hasTarget) ?? names.contains(where: hasTarget)
+        put(key, isPresent ? Key(registry: reference.registry, isTag: true, isImage: true) : nil)
+    }
+
+    private func hasTarget(_ reference: Reference) -> Bool {
+        images[reference].map { contents[$0.target.digest] != nil } ?? false
     }
 
     private mutating func put(_ key: String, _ value: Key?) {
