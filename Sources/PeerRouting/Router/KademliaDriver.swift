@@ -23,6 +23,7 @@ final class KademliaDriver: Sendable {
     let host: Host
     let eventLoop: any EventLoop
     private let state: NIOLoopBoundBox<State>
+    private let protocolID: String
     private let policy: AddressPolicy
     private let logger: Logger
     /// Told after every change, on the event loop.
@@ -30,12 +31,13 @@ final class KademliaDriver: Sendable {
     private let onConnectivity: @Sendable (_ isOnline: Bool) -> Void
 
     init(
-        host: Host, configuration: KademliaConfiguration, policy: AddressPolicy, eventLoop: any EventLoop,
-        logger: Logger, onChange: @escaping @Sendable (Int, Bool) -> Void,
+        host: Host, protocolID: String, configuration: KademliaConfiguration, policy: AddressPolicy,
+        eventLoop: any EventLoop, logger: Logger, onChange: @escaping @Sendable (Int, Bool) -> Void,
         onConnectivity: @escaping @Sendable (Bool) -> Void
     ) {
         self.host = host
         self.eventLoop = eventLoop
+        self.protocolID = protocolID
         self.policy = policy
         self.logger = logger
         self.onChange = onChange
@@ -50,7 +52,7 @@ final class KademliaDriver: Sendable {
     /// - Parameter serving: Whether to answer the others; a node that does not is taken into no table.
     func register(serving: Bool) {
         if serving {
-            host.registerMessageHandler(KadMessage.protocolID) { [self] message, reply in serve(message, reply) }
+            host.registerMessageHandler(protocolID) { [self] message, reply in serve(message, reply) }
         }
         host.registerMessageHandler(LeaveMessage.protocolID) { [self] message, reply in
             perform { $0.peerLeft(message.peer, now: .now()) }
@@ -60,7 +62,7 @@ final class KademliaDriver: Sendable {
             switch event {
             case .identified(let peer, let protocols, let addresses, let isPush):
                 let usable = policy.filter(addresses)
-                let speaksKademlia = protocols.contains(KadMessage.protocolID)
+                let speaksKademlia = protocols.contains(protocolID)
                 perform {
                     $0.identified(
                         peer, addresses: usable, speaksKademlia: speaksKademlia, isPush: isPush, now: .now())
@@ -199,7 +201,7 @@ final class KademliaDriver: Sendable {
     private func request(_ id: RequestID, _ contact: KadContact, _ message: KadMessage) async {
         do {
             try await connect(contact)
-            let bytes = try await host.request(message.encoded(), to: contact.id, protocolID: KadMessage.protocolID)
+            let bytes = try await host.request(message.encoded(), to: contact.id, protocolID: protocolID)
             let answer = policy.filter(try KadMessage(decoding: bytes), from: nil)
             guard answer.kind == message.kind else { throw WireFormatError("answer of another kind than the request") }
             perform { $0.requestSucceeded(id, answer, now: .now()) }
@@ -213,7 +215,7 @@ final class KademliaDriver: Sendable {
     func neighbours(of contact: KadContact) async throws -> [KadContact] {
         try await connect(contact)
         let bytes = try await host.request(
-            KadMessage.findNode(contact.id.bytes).encoded(), to: contact.id, protocolID: KadMessage.protocolID)
+            KadMessage.findNode(contact.id.bytes).encoded(), to: contact.id, protocolID: protocolID)
         return policy.filter(try KadMessage(decoding: bytes), from: nil).closerPeers
     }
 
@@ -223,7 +225,7 @@ final class KademliaDriver: Sendable {
             guard !own.addresses.isEmpty else { throw HostError.noAddresses(own.id) }
             try await connect(contact)
             try await host.send(
-                Announcements(keys: keys, own: own), to: contact.id, protocolID: KadMessage.protocolID)
+                Announcements(keys: keys, own: own), to: contact.id, protocolID: protocolID)
         } catch {
             logger.debug("announcement failed", metadata: ["peer": "\(contact.id)", "error": "\(error)"])
             failure = own.addresses.isEmpty ? .local : KademliaFailure(error)

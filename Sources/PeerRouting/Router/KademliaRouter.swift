@@ -70,8 +70,8 @@ public final class KademliaRouter: PeerRouter, Service {
         let shared = SharedState()
         let logger = configuration.logger
         let driver = KademliaDriver(
-            host: host, configuration: configuration.kademlia, policy: policy,
-            eventLoop: configuration.eventLoopGroup.next(), logger: logger,
+            host: host, protocolID: configuration.protocolID, configuration: configuration.kademlia,
+            policy: policy, eventLoop: configuration.eventLoopGroup.next(), logger: logger,
             onChange: { count, hasLookedAround in
                 let isJoined = count > 0 && hasLookedAround
                 shared.value.withLock { value in
@@ -130,8 +130,13 @@ public final class KademliaRouter: PeerRouter, Service {
 
     /// Listens and begins to join the cluster; returns once listening.
     ///
-    /// - Throws: ``HostError/cannotListen(_:)``, or ``BootstrapError`` when the identity server cannot start.
+    /// - Throws: ``HostError/cannotListen(_:)``, ``PeerRouterError/unusableProtocolID(_:)``, or ``BootstrapError`` when
+    ///   the identity server cannot start.
     public func start() async throws {
+        let protocolID = configuration.protocolID
+        guard protocolID.utf8.count <= 128, protocolID.utf8.first == UInt8(ascii: "/"),
+            !protocolID.utf8.contains(UInt8(ascii: "\n"))
+        else { throw PeerRouterError.unusableProtocolID(protocolID) }
         try await host.start()
         let addresses = host.advertisedAddresses
         _ = try await driver.ask { $0.addresses = addresses }
@@ -186,7 +191,7 @@ public final class KademliaRouter: PeerRouter, Service {
 
     private func sayGoodbye() async {
         let peers = ((try? await driver.ask { $0.leave() }) ?? []).map(\.id)
-        let host = self.host
+        let (host, protocolID) = (self.host, configuration.protocolID)
         await withTaskGroup(of: Bool.self) { group in
             group.addTask {
                 // Whoever has not taken it by then finds out by itself.
@@ -198,7 +203,7 @@ public final class KademliaRouter: PeerRouter, Service {
                     if host.protocols(of: peer)?.contains(LeaveMessage.protocolID) ?? false {
                         try? await host.send([[]], to: peer, protocolID: LeaveMessage.protocolID)
                     } else {
-                        await host.withdraw(KadMessage.protocolID, tellingPeer: peer)
+                        await host.withdraw(protocolID, tellingPeer: peer)
                     }
                     return true
                 }

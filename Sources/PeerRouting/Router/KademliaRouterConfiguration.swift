@@ -10,6 +10,9 @@ public struct KademliaRouterConfiguration: Sendable {
     public var listenAddresses: [Multiaddr]
     /// Announced instead of what the listeners' addresses imply.
     public var announcedAddresses: [Multiaddr]?
+    /// The DHT's protocol on the wire. Nodes with different ones form networks of their own: `/spegel/kad/1.0.0` that of
+    /// Spegel's nodes, `/ipfs/kad/1.0.0` that of libp2p's defaults. Begins with `/`; at most 128 bytes.
+    public var protocolID = KadMessage.protocolID
     /// Where the first peers come from; nil to wait for others to connect.
     public var bootstrap: (any BootstrapSource)?
     /// The router port of the others, for bootstrap candidates that name none; nil when it is this node's own.

@@ -49,12 +49,16 @@ public enum PeerRouterError: Error, Hashable, Sendable, CustomStringConvertible 
     case tooManyKeys(limit: Int)
     /// The router has been stopped.
     case stopped
+    /// A protocol ID that does not begin with `/`, has a line break, or is longer than 128 bytes.
+    case unusableProtocolID(String)
 
     /// The reason in words.
     public var description: String {
         switch self {
         case .tooManyKeys(let limit): "more than \(limit) keys would be advertised by this node"
         case .stopped: "the peer router has stopped"
+        case .unusableProtocolID(let name):
+            "the protocol ID '\(name)' is not '/' and up to 127 more bytes without line breaks"
         }
     }
 }
