@@ -123,6 +123,37 @@ import Testing
         #expect(race.failed(1, .busy, now: at(70), hedgeDelay: hedge) == [.giveUp(.exhausted)])
     }
 
+    @Test func aLastResortWaitsForTheLookupToBringSomebodyBetter() {
+        var race = race()
+        #expect(race.found(["a"], lastResorts: ["a"], now: at(0), hedgeDelay: hedge) == [])
+        #expect(race.nextDeadline == at(250))
+        #expect(race.found(["b"], lastResorts: ["a"], now: at(5), hedgeDelay: hedge) == [.start(0, "b")])
+        // Slowness is no reason: whoever broke off before would be quick to answer again.
+        #expect(race.nextDeadline == nil)
+        #expect(race.timePassed(now: at(3000), hedgeDelay: hedge) == [])
+        #expect(race.failed(0, .refused, now: at(3001), hedgeDelay: hedge) == [.start(1, "a")])
+    }
+
+    @Test func aLastResortIsAskedWhenThereIsNobodyElse() {
+        var race = race()
+        #expect(race.found(["a"], lastResorts: ["a"], now: at(0), hedgeDelay: hedge) == [])
+        #expect(race.lookupFinished(now: at(3), hedgeDelay: hedge) == [.start(0, "a")])
+        var slow = self.race()
+        #expect(slow.found(["a"], lastResorts: ["a"], now: at(0), hedgeDelay: hedge) == [])
+        #expect(slow.timePassed(now: at(249), hedgeDelay: hedge) == [])
+        #expect(slow.timePassed(now: at(250), hedgeDelay: hedge) == [.start(0, "a")])
+    }
+
+    @Test func aLastResortWaitsForWhoIsBusy() {
+        var race = race()
+        _ = race.found(["a", "b"], lastResorts: ["a"], now: at(0), hedgeDelay: hedge)
+        _ = race.lookupFinished(now: at(1), hedgeDelay: hedge)
+        #expect(race.failed(0, .busy, now: at(2), hedgeDelay: hedge) == [])
+        #expect(race.nextDeadline == at(52))
+        #expect(race.timePassed(now: at(52), hedgeDelay: hedge) == [.start(1, "b")])
+        #expect(race.failed(1, .busy, now: at(60), hedgeDelay: hedge) == [.start(2, "a")])
+    }
+
     @Test func theDeadlineEndsEverything() {
         var race = race(deadline: at(3000))
         _ = race.found("a", now: at(0), hedgeDelay: hedge)
@@ -151,11 +182,13 @@ import Testing
         var starts = 0
         var now: Int64 = 0
         var lookupEnded = false
+        let lastResorts: Set<String> = seed % 2 == 0 ? ["p1", "p2", "p5"] : []
         func take(_ actions: [Race.Action], because event: String) {
             for action in actions {
                 switch action {
-                case .start(let id, _):
+                case .start(let id, let peer):
                     #expect(running.insert(id).inserted)
+                    #expect(!lastResorts.contains(peer) || running.count == 1)
                     starts += 1
                 case .cancel(let id): #expect(running.remove(id) != nil)
                 case .win(let id, _):
@@ -171,7 +204,9 @@ import Testing
             now += Int64.random(in: 0...30, using: &random)
             switch Int.random(in: 0..<8, using: &random) {
             case 0 where !lookupEnded:
-                take(race.found("p\(step % 7)", now: at(now), hedgeDelay: hedge), because: "found")
+                take(
+                    race.found(["p\(step % 7)"], lastResorts: lastResorts, now: at(now), hedgeDelay: hedge),
+                    because: "found")
             case 1 where step > 20 && !lookupEnded:
                 lookupEnded = true
                 take(race.lookupFinished(now: at(now), hedgeDelay: hedge), because: "lookup")

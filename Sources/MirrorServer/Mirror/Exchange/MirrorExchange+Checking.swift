@@ -124,6 +124,7 @@ extension MirrorExchange {
         let peer = exchange.peer.id
         _ = remove { $0.exchange === exchange }
         monitor = nil
+        brokeOff.insert(peer)
         context.metrics.peerFailed(failure.label)
         context.directory.withScoreboard {
             $0.penalise(peer, failure == .stalled ? .slow : .brokeOff, now: .now())

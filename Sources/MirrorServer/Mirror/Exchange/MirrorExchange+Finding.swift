@@ -57,7 +57,7 @@ extension MirrorExchange {
             }
         }.filter { !distrusted.contains($0.id) }
         for peer in eligible { peers[peer.id] = peer }
-        perform(race.found(eligible.map(\.id), now: clock.now, hedgeDelay: hedgeDelay))
+        perform(race.found(eligible.map(\.id), lastResorts: brokeOff, now: clock.now, hedgeDelay: hedgeDelay))
     }
 
     func lookupEnded() {

@@ -66,6 +66,9 @@ final class MirrorExchange: @unchecked Sendable {
     var contributors: [PeerID] = []
     /// Peers that gave, or helped to give, wrong bytes.
     var distrusted: Set<PeerID> = []
+    /// Those that began to give the bytes and did not go on. They answer as quickly as the first time, so that they are
+    /// asked again only when there is nobody else.
+    var brokeOff: Set<PeerID> = []
     var fruitlessResumes = 0
     var offsetAtBreak: Int64 = 0
     var restarts = 0

@@ -21,6 +21,8 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
         var deadline: NIODeadline?
         /// How long a peer that said it is busy is left alone before it is asked once more.
         var busyPause: TimeAmount = .milliseconds(50)
+        /// How long a lookup that goes on may bring somebody better than a last resort.
+        var lastResortPause: TimeAmount = .milliseconds(250)
     }
 
     /// Names an attempt within its race.
@@ -61,13 +63,13 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
     private struct Waiting {
         var candidate: Candidate
         var notBefore: NIODeadline
-        var isRetry: Bool
+        var isRetry = false
+        var isLastResort = false
     }
 
     private struct Running {
         var id: AttemptID
-        var candidate: Candidate
-        var isRetry: Bool
+        var asked: Waiting
     }
 
     private var limits: Limits
@@ -106,9 +108,9 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
         var deadlines: [NIODeadline] = []
         if let deadline = limits.deadline { deadlines.append(deadline) }
         if running.isEmpty {
-            if let earliest = waiting.map(\.notBefore).min() { deadlines.append(earliest) }
+            if let earliest = earliestStart { deadlines.append(earliest) }
             if !lookupEnded, waiting.isEmpty, let deadline = limits.lookupDeadline { deadlines.append(deadline) }
-        } else if mayStart, let hedgeAt, let earliest = waiting.map(\.notBefore).min() {
+        } else if mayStart, let hedgeAt, let earliest = earliestStart {
             deadlines.append(max(hedgeAt, earliest))
         }
         return deadlines.min()
@@ -120,11 +122,21 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
     }
 
     /// Peers were found together: the preferred one among them is asked first.
-    mutating func found(_ candidates: [Candidate], now: NIODeadline, hedgeDelay: (Int) -> TimeAmount) -> [Action] {
+    ///
+    /// - Parameter lastResorts: those that are asked only when nobody else is under way or waiting and the lookup has
+    ///   ended, or has brought nobody better for a while. They may be the quickest to answer, and are not to be believed
+    ///   for it.
+    mutating func found(
+        _ candidates: [Candidate], lastResorts: Set<Candidate> = [], now: NIODeadline, hedgeDelay: (Int) -> TimeAmount
+    ) -> [Action] {
         guard !isOver else { return [] }
         let new = candidates.filter { seen.insert($0).inserted }
         guard !new.isEmpty else { return [] }
-        waiting += new.map { Waiting(candidate: $0, notBefore: now, isRetry: false) }
+        waiting += new.map { candidate in
+            guard lastResorts.contains(candidate) else { return Waiting(candidate: candidate, notBefore: now) }
+            let notBefore = lookupEnded ? now : now + limits.lastResortPause
+            return Waiting(candidate: candidate, notBefore: notBefore, isLastResort: true)
+        }
         return advance(now: now, hedgeDelay: hedgeDelay)
     }
 
@@ -137,6 +149,9 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
     mutating func lookupFinished(now: NIODeadline, hedgeDelay: (Int) -> TimeAmount) -> [Action] {
         guard !isOver else { return [] }
         lookupEnded = true
+        for index in waiting.indices where waiting[index].isLastResort && !waiting[index].isRetry {
+            waiting[index].notBefore = now
+        }
         return advance(now: now, hedgeDelay: hedgeDelay)
     }
 
@@ -150,7 +165,7 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
     mutating func answered(_ id: AttemptID) -> [Action] {
         guard !isOver, let index = running.firstIndex(where: { $0.id == id }) else { return [] }
         let winner = running.remove(at: index)
-        return [.win(id, winner.candidate)] + end()
+        return [.win(id, winner.asked.candidate)] + end()
     }
 
     /// An attempt ended without a good answer.
@@ -158,14 +173,14 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
         _ id: AttemptID, _ failure: Failure, now: NIODeadline, hedgeDelay: (Int) -> TimeAmount
     ) -> [Action] {
         guard !isOver, let index = running.firstIndex(where: { $0.id == id }) else { return [] }
-        let attempt = running.remove(at: index)
+        var asked = running.remove(at: index).asked
         switch failure {
         case .unreached:
             reached -= 1
-        case .busy where !attempt.isRetry:
+        case .busy where !asked.isRetry:
             reached -= 1
-            waiting.append(
-                Waiting(candidate: attempt.candidate, notBefore: now + limits.busyPause, isRetry: true))
+            (asked.notBefore, asked.isRetry) = (now + limits.busyPause, true)
+            waiting.append(asked)
         case .busy, .refused:
             break
         }
@@ -189,12 +204,12 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
         var actions: [Action] = []
         while mayStart, running.isEmpty || (hedgeAt.map { now >= $0 } ?? false), let next = takeNext(now: now) {
             if !running.isEmpty { hedges += 1 }
-            let attempt = Running(id: nextID, candidate: next.candidate, isRetry: next.isRetry)
+            let attempt = Running(id: nextID, asked: next)
             nextID += 1
             reached += 1
             running.append(attempt)
             hedgeAt = now + hedgeDelay(running.count)
-            actions.append(.start(attempt.id, attempt.candidate))
+            actions.append(.start(attempt.id, next.candidate))
         }
         guard running.isEmpty else { return actions }
         if !mayStart { return actions + end() + [.giveUp(.exhausted)] }
@@ -203,10 +218,22 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
         return actions + end() + [.giveUp(seen.isEmpty ? .noPeers : .exhausted)]
     }
 
+    /// Whether it is the turn of those who are nobody's first choice. They neither race with others nor go before those
+    /// who will be there in a moment.
+    private var isDownToLastResorts: Bool { running.isEmpty && waiting.allSatisfy(\.isLastResort) }
+
+    /// When somebody of those waiting may be asked.
+    private var earliestStart: NIODeadline? {
+        let includesAll = isDownToLastResorts
+        return waiting.lazy.filter { includesAll || !$0.isLastResort }.map(\.notBefore).min()
+    }
+
     /// The preferred peer among those that may be asked now.
     private mutating func takeNext(now: NIODeadline) -> Waiting? {
         var best: (index: Int, rank: Int)?
-        for (index, entry) in waiting.enumerated() where entry.notBefore <= now {
+        let includesAll = isDownToLastResorts
+        for (index, entry) in waiting.enumerated() where entry.notBefore <= now && (includesAll || !entry.isLastResort)
+        {
             let rank = rank(entry.candidate)
             if best.map({ rank < $0.rank }) ?? true { best = (index, rank) }
         }
