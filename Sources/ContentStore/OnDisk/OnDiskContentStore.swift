@@ -45,6 +45,8 @@ public final class OnDiskContentStore: WritableContentStore {
         public var pollInterval = DispatchTimeInterval.seconds(3)
         /// How long a change of `index.json` waits for another process that is changing it.
         public var lockTimeout = Duration.seconds(30)
+        /// How long a change of `index.json` waits for another program that is in the middle of writing it in place.
+        package var indexWriteTimeout = Duration.seconds(1)
         /// Where messages go.
         public var logger = Logger(label: "content-store")
 
@@ -259,7 +261,7 @@ public final class OnDiskContentStore: WritableContentStore {
                 guard ContinuousClock.now - started < options.lockTimeout else {
                     throw ContentStoreError.unavailable("another process keeps \(path) locked")
                 }
-            } catch ContentStoreError.malformedIndex where ContinuousClock.now - started < .seconds(1) {
+            } catch ContentStoreError.malformedIndex where ContinuousClock.now - started < options.indexWriteTimeout {
                 // Another program may be in the middle of writing it in place.
             }
             try await Task.sleep(for: .milliseconds(10))

@@ -16,15 +16,6 @@ import Testing
         try await store.open(digest) != nil
     }
 
-    /// Waits until what a store serves is as it should be; the limit only keeps a failing test from hanging.
-    private func wait(_ what: Comment, _ check: () async throws -> Bool) async throws {
-        let limit = ContinuousClock.now + .seconds(60)
-        while try await !check() {
-            try #require(ContinuousClock.now < limit, what)
-            try await Task.sleep(for: .milliseconds(10))
-        }
-    }
-
     @Test mutating func aManifestWithOtherBytesIsNotServed() async throws {
         let image = sample.image()
         let other = sample.image()
@@ -68,7 +59,7 @@ import Testing
         try layout.name(liar.descriptor, "r.test/liar:1")
         let store = try await layout.open()
         // It is hashed first.
-        try await wait("the layer is served") { try await isServed(layer.digest, by: store) }
+        try await eventually("the layer is served") { try await isServed(layer.digest, by: store) }
         #expect(try await store.info(layer.digest)?.size == 3000)
         #expect(try await isServed(liar.digest, by: store))
     }
@@ -103,7 +94,7 @@ import Testing
         // One that becomes a link while the store is open.
         try files.removeItem(atPath: layout.file(inside.digest))
         try files.createSymbolicLink(atPath: layout.file(inside.digest), withDestinationPath: outside)
-        try await wait("it is gone") { try await !isServed(inside.digest, by: store) }
+        try await eventually("it is gone") { try await !isServed(inside.digest, by: store) }
     }
 
     @Test mutating func aLinkInsteadOfTheBlobsDirectoryIsNotFollowed() async throws {
@@ -142,29 +133,29 @@ import Testing
         var bytes = layer.bytes
         bytes[5000] ^= 1
         try overwrite(layer.digest, with: bytes)
-        try await wait("it is not served") { try await !isServed(layer.digest, by: store) }
-        try await wait("it is remembered") { try !records().isEmpty }
+        try await eventually("it is not served") { try await !isServed(layer.digest, by: store) }
+        try await eventually("it is remembered") { try !records().isEmpty }
         #expect(try await !isServed(layer.digest, by: store))
         // A process that opens the layout anew does not serve it either, although its size is right.
         let other = try await layout.open()
         #expect(try await !isServed(layer.digest, by: other))
         try overwrite(layer.digest, with: layer.bytes)
-        try await wait("it is served") { try await isServed(layer.digest, by: store) }
-        try await wait("by the other as well") { try await isServed(layer.digest, by: other) }
-        #expect(try records().isEmpty)
+        try await eventually("it is served") { try await isServed(layer.digest, by: store) }
+        try await eventually("by the other as well") { try await isServed(layer.digest, by: other) }
+        try await eventually("no record is left") { try records().isEmpty }
     }
 
     @Test mutating func aManifestAlteredInPlaceIsNotServedFromMemoryEither() async throws {
         let image = sample.image()
         try layout.put(image)
         let store = try await layout.open()
-        try await wait("a small manifest is served from memory") {
+        try await eventually("a small manifest is served from memory") {
             if case .bytes = try await store.open(image.manifest.digest)?.body { true } else { false }
         }
         var bytes = image.manifest.bytes
         bytes[bytes.count - 1] = UInt8(ascii: " ")
         try overwrite(image.manifest.digest, with: bytes)
-        try await wait("it is not served") { try await !isServed(image.manifest.digest, by: store) }
+        try await eventually("it is not served") { try await !isServed(image.manifest.digest, by: store) }
     }
 
     @Test mutating func aBlobCopiedInPlaceIsServedWhenItIsWhole() async throws {
@@ -176,12 +167,12 @@ import Testing
         // Something else that is noticed tells that the store has looked.
         let other = sample.layer()
         try layout.put(other)
-        try await wait("the other is served") { try await isServed(other.digest, by: store) }
+        try await eventually("the other is served") { try await isServed(other.digest, by: store) }
         #expect(try await !isServed(layer.digest, by: store))
         let rest = Array(layer.bytes[100_000...])
         #expect(write(handle, rest, rest.count) == rest.count)
         close(handle)
-        try await wait("it is served") { try await store.info(layer.digest)?.size == 300_000 }
+        try await eventually("it is served") { try await store.info(layer.digest)?.size == 300_000 }
     }
 
     @Test mutating func aHardLinkIsServedWhenItWasHashed() async throws {
@@ -190,10 +181,10 @@ import Testing
         let beside = "\(layout.path)-beside"
         try Data(layer.bytes).write(to: URL(fileURLWithPath: beside))
         #expect(link(beside, layout.file(layer.digest)) == 0)
-        try await wait("it is served") { try await isServed(layer.digest, by: store) }
+        try await eventually("it is served") { try await isServed(layer.digest, by: store) }
         let wrong = sample.layer().digest
         #expect(link(beside, layout.file(wrong)) == 0)
-        try await wait("the wrong one was found") { try !records().isEmpty }
+        try await eventually("the wrong one was found") { try !records().isEmpty }
         #expect(try await !isServed(wrong, by: store))
     }
 

@@ -121,6 +121,7 @@ import Testing
                 group.addTask {
                     var options = OnDiskContentStore.Options()
                     options.createsIfMissing = true
+                    options.lockTimeout = .seconds(300)
                     let store = try await OnDiskContentStore.open(path: path, options: options)
                     let manifest = SampleContent.Blob(Array(#"{"schemaVersion":2,"manifests":[],"n":\#(number)}"#.utf8))
                     try await store.write(.init(bytes: manifest.bytes), as: manifest.digest)

@@ -193,6 +193,9 @@ import Testing
             let status = try #require(try tracker.catalog.directory(.sha256)?.status(blob.digest.hex))
             tracker.accept(blob.digest, status.identity)
             #expect(tracker.catalog.info(blob.digest) != nil)
+            // Nor does one that found the old file bad take the new one away.
+            tracker.checked(blob.digest, .success(HashedFile(identity: stale, digest: Digest.hash(.sha256, of: [1]))))
+            #expect(tracker.catalog.info(blob.digest) != nil)
         }
     }
 

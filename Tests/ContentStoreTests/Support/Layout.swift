@@ -26,6 +26,8 @@ final class Layout: Sendable {
     ) async throws -> OnDiskContentStore {
         var options = OnDiskContentStore.Options()
         options.watchesChanges = watch
+        // Each change of names waits for the disk, which other tests keep busy.
+        options.lockTimeout = .seconds(300)
         options.logger = logger ?? Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         change(&options)
         return try await OnDiskContentStore.open(path: path, options: options)

@@ -37,7 +37,8 @@ struct LayoutRoot: Sendable {
         try Directory.makePath(path)
         let directory = try Directory.open(path: path)
         if try directory.status(markerName) == nil {
-            let known: Set = [blobsName, LayoutIndex.fileName, privateName, "lost+found"]
+            // The marker too: another process may have made the layout a moment ago.
+            let known: Set = [markerName, blobsName, LayoutIndex.fileName, privateName, "lost+found"]
             if let foreign = try directory.entries().sorted().first(where: { !known.contains($0) }) {
                 throw .notALayout(
                     path: path, reason: "it has no \(markerName) file, but other files such as \(foreign)")

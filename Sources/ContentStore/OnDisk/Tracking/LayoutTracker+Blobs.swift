@@ -148,11 +148,13 @@ extension LayoutTracker {
     /// - Returns: `false` when only this process remembers it.
     @discardableResult
     func reject(_ digest: Digest, _ identity: FileIdentity, _ reason: String) -> Bool {
-        forget(digest)
         guard (try? catalog.directory(digest.algorithm)?.status(digest.hex))?.identity == identity else {
+            // Another file has its place, of which nothing was found: if it is served, it stays so.
+            if catalog.identity(digest) == identity { forget(digest) }
             refresh(digest, .noticed)
             return true
         }
+        forget(digest)
         log.error("a blob is damaged and not served", metadata: ["digest": "\(digest)", "reason": "\(reason)"])
         do throws(ContentStoreError) {
             try quarantine.add(digest, identity: identity, reason: reason, root: root)
