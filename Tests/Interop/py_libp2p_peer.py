@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--seed", help="64 hex digits: Ed25519 seed; random without")
     p.add_argument("--announce", action="append", default=None, help="advertise these addresses only; repeatable")
     p.add_argument("--key-format", choices=["string", "hex", "cid"], default="string")
-    p.add_argument("--timeout", type=float, default=20.0, help="seconds for one operation")
+    p.add_argument("--timeout", type=float, default=120.0, help="seconds for one operation")
     p.add_argument("--hold", type=float, default=0.0, help="provide: seconds to stay up, 0 = until stopped")
     p.add_argument("--count", type=int, default=20, help="find: most providers wanted")
     p.add_argument("--pings", type=int, default=1, help="ping: how many")
@@ -105,6 +105,12 @@ def patch_kad_protocol(protocol: str) -> None:
     the constant is replaced in each module that imported it by value."""
     for module in (kad_common, kad_module, kad_peer_routing, kad_provider_store, kad_value_store):
         module.PROTOCOL_ID = TProtocol(protocol)
+
+
+def be_patient() -> None:
+    """A query that a stalling machine held up is given up without a word, as if nothing had been found."""
+    for module in (kad_common, kad_module, kad_peer_routing, kad_provider_store):
+        module.QUERY_TIMEOUT = 30
 
 
 def offer_early_muxer() -> None:
@@ -204,6 +210,10 @@ class Node:
             sec_opt=sec_opt,
             announce_addrs=[Multiaddr(a) for a in ARGS.announce] if ARGS.announce else None,
         )
+        config = self.host.get_network().connection_config
+        for name in ("dial", "inbound_upgrade", "outbound_upgrade", "inbound_stream_protocol_negotiation",
+                     "outbound_stream_protocol_negotiation"):
+            setattr(config, name + "_timeout", 60.0)
         self.dht: kad_module.KadDHT | None = None
 
     def go_like(self) -> None:
@@ -226,7 +236,7 @@ class Node:
         with trio.fail_after(ARGS.timeout):
             await self.host.connect(info)
         # identify runs in the background after connect: wait for its outcome
-        with trio.move_on_after(3):
+        with trio.move_on_after(30):
             while not self.protocols_of(info.peer_id):
                 await trio.sleep(0.02)
         return info
@@ -344,6 +354,7 @@ async def wait_until_stopped(cancel: trio.CancelScope) -> None:
 
 async def amain() -> int:
     patch_kad_protocol(ARGS.kad_protocol)
+    be_patient()
     if ARGS.early_muxer:
         offer_early_muxer()
     node = Node()

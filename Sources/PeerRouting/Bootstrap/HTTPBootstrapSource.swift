@@ -8,6 +8,10 @@ public struct HTTPBootstrapSource: BootstrapSource {
     public let url: String
     /// The directory with `ca.crt`, `tls.crt` and `tls.key` for mutual TLS.
     public let certificateDirectory: String?
+    /// For connecting; longer in tests.
+    var connectTimeout: TimeAmount = .seconds(5)
+    /// For all of it; longer in tests.
+    var timeout: TimeAmount = .seconds(10)
 
     /// Makes a source.
     public init(url: String, certificateDirectory: String? = nil) {
@@ -20,7 +24,9 @@ public struct HTTPBootstrapSource: BootstrapSource {
     /// - Throws: ``BootstrapError`` naming the URL.
     public func candidates() async throws -> [BootstrapCandidate] {
         var configuration = HTTPClient.Configuration()
-        configuration.timeout.connect = .seconds(5)
+        configuration.timeout.connect = connectTimeout
+        // A failed connection is reported as what it is, at once: the next round is the bootstrapper's to begin.
+        configuration.connectionPool.retryConnectionEstablishment = false
         configuration.redirectConfiguration = .follow(max: 3, allowCycles: false)
         if let certificateDirectory {
             configuration.tlsConfiguration =
@@ -30,7 +36,7 @@ public struct HTTPBootstrapSource: BootstrapSource {
         let client = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
         let result: Result<[BootstrapCandidate], any Error>
         do {
-            let response = try await client.execute(HTTPClientRequest(url: url), timeout: .seconds(10))
+            let response = try await client.execute(HTTPClientRequest(url: url), timeout: timeout)
             guard response.status == .ok else { throw BootstrapError("status \(response.status.code)") }
             let body = try await response.body.collect(upTo: BootstrapRecord.maximumLength)
             result = .success(try BootstrapRecord.candidates(in: Array(body.readableBytesView)))

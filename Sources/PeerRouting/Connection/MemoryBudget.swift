@@ -13,9 +13,14 @@ final class MemoryBudget: Sendable {
 
     /// False, and nothing taken, when the bound would be passed.
     func reserve(_ count: Int) -> Bool {
-        let total = used.add(count, ordering: .relaxed).newValue
-        guard total > limit else { return true }
-        used.subtract(count, ordering: .relaxed)
+        // Not added first and taken back: another connection would meanwhile be refused what there is room for.
+        var current = used.load(ordering: .relaxed)
+        while current + count <= limit {
+            let (exchanged, original) = used.weakCompareExchange(
+                expected: current, desired: current + count, ordering: .relaxed)
+            if exchanged { return true }
+            current = original
+        }
         return false
     }
 

@@ -100,15 +100,14 @@ import Testing
         let first = try serving()
         try await withRouters(first) {
             let port = try #require(first.identityServerAddress?.port)
-            let source = HTTPBootstrapSource(url: "http://127.0.0.1:\(port)/id")
-            let candidates = try await source.candidates()
+            let candidates = try await HTTPBootstrapSource.patient("http://127.0.0.1:\(port)/id").candidates()
             #expect(candidates == [BootstrapCandidate(id: first.peerID, addresses: first.host.advertisedAddresses)])
             #expect(try await joins("http://127.0.0.1:\(port)/id", certificates: nil))
             for (url, reason) in [
                 ("http://127.0.0.1:\(port)/other", "404"), ("http://127.0.0.1:1/id", "refused"),
             ] {
                 let error = await #expect(throws: BootstrapError.self) {
-                    try await HTTPBootstrapSource(url: url).candidates()
+                    try await HTTPBootstrapSource.patient(url).candidates()
                 }
                 #expect(error?.description.contains(url) == true)
                 #expect(error?.description.lowercased().contains(reason) == true, "\(String(describing: error))")

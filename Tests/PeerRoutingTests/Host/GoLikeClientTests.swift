@@ -183,8 +183,10 @@ import Testing
                 try await go.hangUp()
             }
             try await eventually { node.host.statistics.unsecuredConnections == 0 }
+            let identity = NodeIdentity()
             let go = try await ScriptedPeer.connect(to: node.host)
-            try await go.upgradeLikeGo(expecting: node.id)
+            try await go.upgradeLikeGo(identity: identity, expecting: node.id)
+            try await eventually { node.host.isConnected(to: identity.peerID) }
             await go.close()
             try await eventually { node.host.statistics.connections == 0 }
         }

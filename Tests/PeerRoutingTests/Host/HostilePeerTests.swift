@@ -15,6 +15,7 @@ import Testing
         let friend = try TestHost()
         try await withHosts(node, friend) {
             try await friend.connect(to: node)
+            try await eventually { node.host.isConnected(to: friend.id) }
             try await attack(node)
             let answer = try await friend.request("still there?", to: node.id)
             #expect(answer == Array("still there?".utf8))
@@ -30,9 +31,12 @@ import Testing
         return Array(buffer.readableBytesView)
     }
 
+    /// A peer whose connection is secured at the node, too, which is a moment later than at the peer.
     private func secured(_ node: TestHost) async throws -> ScriptedPeer {
+        let identity = NodeIdentity()
         let peer = try await ScriptedPeer.connect(to: node.host)
-        try await peer.upgradeLikeGo()
+        try await peer.upgradeLikeGo(identity: identity)
+        try await eventually { node.host.isConnected(to: identity.peerID) }
         return peer
     }
 
@@ -107,7 +111,10 @@ import Testing
     }
 
     @Test func streamsByTheTenThousand() async throws {
-        try await withNode { node in
+        try await withNode {
+            // Those that fill the bound stay, so that it can be seen.
+            $0.limits.negotiationTimeout = .hours(1)
+        } attack: { node in
             let peer = try await secured(node)
             var id: UInt32 = 1
             for round in 0..<30 {
@@ -135,15 +142,16 @@ import Testing
         } attack: { node in
             let peer = try await secured(node)
             try await peer.channel.setOption(.autoRead, value: false).get()
-            // More than the sockets' own buffers take, for as much window as could be wished for.
+            // More than the sockets' own buffers take, for as much window as could be wished for. They are full after
+            // the first answer, and half a second later the connection is closed, whatever has been sent by then.
             for _ in 0..<8 {
                 let id = try #require(value { peer.session.open() })
                 var request = ByteBuffer(
                     bytes: Array(ScriptedPeer.acceptance(TestHost.protocolID))
                         + DelimitedMessage.encode(Array("S4000000".utf8)))
                 _ = value { peer.session.write(&request, on: id) }
-                try await peer.sendSession()
-                try await peer.sendPlain(frame(.windowUpdate, [], id, 1 << 30))
+                try peer.sendPlainWithoutWaiting(Array(peer.session.takeOutput().readableBytesView))
+                try peer.sendPlainWithoutWaiting(frame(.windowUpdate, [], id, 1 << 30))
             }
             // And more to answer, which by then is not read any more.
             var bytes: [UInt8] = []
@@ -181,6 +189,7 @@ import Testing
     @Test func unfinishedMessagesAreBounded() async throws {
         try await withNode {
             $0.limits.bufferedBytes = 1 << 20
+            $0.limits.messageStreamIdleTimeout = .hours(1)
         } attack: { node in
             var peers: [ScriptedPeer] = []
             for _ in 0..<2 {

@@ -116,9 +116,16 @@ final class GoPeer: Sendable {
         }.compactMap(\.peer)
     }
 
-    /// The peers nearest to a key, nearest first, as a search finds them.
+    /// The peers nearest to a key, nearest first, as a search finds them; none while its table is empty, which it
+    /// reports as a failure.
     func closest(to key: String) async throws -> [PeerID] {
-        try await dht(type: 3) { $0.bytes(4, ContentKey(key).multihash) }.compactMap(\.value).map { try PeerID(bytes: $0) }
+        let answers: [Answer]
+        do {
+            answers = try await dht(type: 3) { $0.bytes(4, ContentKey(key).multihash) }
+        } catch HostError.badAnswer {
+            return []
+        }
+        return try answers.compactMap(\.value).map { try PeerID(bytes: $0) }
     }
 
     // MARK: The control socket
@@ -146,31 +153,20 @@ final class GoPeer: Sendable {
 
     /// The answers to a question about the DHT, which end with one that says so.
     private func dht(type: UInt64, _ fill: (inout ProtobufWriter) -> Void) async throws -> [Answer] {
-        let (first, rest) = try await ask { request in
+        try await ask { request in
             request.varint(1, 4)
             request.message(5) { dht in
                 dht.varint(1, type)
                 fill(&dht)
             }
         }
-        guard let first else { return [] }
-        guard try Answer(first).kind == 0 else { return [try Answer(first)] }
-        var answers: [Answer] = []
-        while let bytes = await rest.next() {
-            let answer = try Answer(bytes)
-            if answer.isEnd { return answers }
-            answers.append(answer)
-        }
-        throw HostError.connectionClosed("the Go peer ended its answer short")
     }
 
     /// Sends a `Request`.
     ///
-    /// - Returns: what the `Response` says about the DHT, and the messages that follow it.
+    /// - Returns: what the `Response`, and the messages that follow it, say about the DHT.
     /// - Throws: what the program reports as wrong.
-    private func ask(
-        _ fill: (inout ProtobufWriter) -> Void
-    ) async throws -> (dht: [UInt8]?, rest: Inbox<[UInt8]>) {
+    private func ask(_ fill: (inout ProtobufWriter) -> Void) async throws -> [Answer] {
         let messages = Inbox<[UInt8]>()
         let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .channelInitializer { channel in
@@ -179,6 +175,8 @@ final class GoPeer: Sendable {
                 }
             }
             .connect(unixDomainSocketPath: "\(folder)/control").get()
+        // The program waits for more questions: thousands of connections would be left open.
+        defer { channel.close(promise: nil) }
         var request = ProtobufWriter()
         fill(&request)
         try await channel.writeAndFlush(ByteBuffer(bytes: DelimitedMessage.encode(request.bytes)))
@@ -196,7 +194,16 @@ final class GoPeer: Sendable {
             }
         }
         if let failure { throw HostError.badAnswer("the Go peer: \(failure)") }
-        return (dht, messages)
+        guard let dht else { return [] }
+        let first = try Answer(dht)
+        guard first.kind == 0 else { return [first] }
+        var answers: [Answer] = []
+        while let bytes = await messages.next() {
+            let answer = try Answer(bytes)
+            if answer.isEnd { return answers }
+            answers.append(answer)
+        }
+        throw HostError.connectionClosed("the Go peer ended its answer short")
     }
 
     /// An Ed25519 key as libp2p writes private keys.

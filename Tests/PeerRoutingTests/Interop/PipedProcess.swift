@@ -114,23 +114,34 @@ final class PipedProcess: Sendable {
         channel.writeAndFlush(ByteBuffer(string: line + "\n"), promise: nil)
     }
 
-    /// Waits for its end.
+    /// Waits for its end; one that is there when the task is cancelled, as a test is that passes its time limit, is
+    /// killed.
     ///
     /// - Returns: The exit status, or the negated signal.
-    func wait() async throws -> Int32 { try await end.get() }
+    func wait() async throws -> Int32 {
+        try await withTaskCancellationHandler {
+            try await end.get()
+        } onCancel: {
+            end.eventLoop.execute { self.send(SIGKILL) }
+        }
+    }
 
     /// Asks it to end, insists after a while, and waits.
     func stop() async {
-        let (pid, end) = (pid, end)
+        let end = end
         try? await end.eventLoop.submit {
-            // Both on the loop that hears of the end first, so that no other process of that number is hit.
-            guard !self.hasEnded.value else { return }
-            kill(pid, SIGTERM)
-            let insisting = end.eventLoop.scheduleTask(in: .seconds(10)) { _ = kill(pid, SIGKILL) }
+            self.send(SIGTERM)
+            let insisting = end.eventLoop.scheduleTask(in: .seconds(10)) { self.send(SIGKILL) }
             end.whenComplete { _ in insisting.cancel() }
         }.get()
         _ = try? await end.get()
         try? await channel.close()
+    }
+
+    /// Only on the loop that hears of the end first, so that no other process of that number is hit.
+    private func send(_ signal: CInt) {
+        guard !hasEnded.value else { return }
+        kill(pid, signal)
     }
 }
 

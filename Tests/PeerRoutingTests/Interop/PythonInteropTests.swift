@@ -4,7 +4,7 @@ import Testing
 @testable import PeerRouting
 
 /// Connections with an implementation of libp2p that shares no code with ours.
-@Suite(.serialized, .timeLimit(.minutes(5))) struct PythonInteropTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct PythonInteropTests {
     private let node: TestHost
 
     init() throws {

@@ -6,7 +6,7 @@ import Testing
 ///
 /// py-libp2p by itself answers records, which Go never does, and takes no more than ten of them in ten seconds from one
 /// peer; `--go-like` makes it behave as Go does.
-@Suite(.serialized, .timeLimit(.minutes(5))) struct PythonRoutingTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct PythonRoutingTests {
     private func key(_ name: String) -> String { "docker.io/library/\(name):latest" }
 
     private func multihash(_ key: String) -> String { hexText(ContentKey(key).multihash) }

@@ -13,7 +13,8 @@ import Testing
             _ = try await other.host.connect(to: router.peerID, addresses: router.host.listenAddresses)
             let before = try await other.identified(router.peerID)
             #expect(before.protocols.contains(KadMessage.protocolID))
-            try await eventually { router.host.protocols(of: other.id) != nil }
+            // The router says goodbye to those its node knows of, which hears of them after the host.
+            try await eventually { try await router.driver.ask { !$0.connections.isEmpty } }
             await router.shutdown()
             let after = try await other.identified(router.peerID)
             #expect(!after.protocols.contains(KadMessage.protocolID))
@@ -29,6 +30,8 @@ import Testing
             let second = try makeRouter(joining: first.fullAddresses)
             try await withRouters(second) {
                 try await second.joined()
+                // Each checks the other for itself.
+                try await first.joined()
                 try await second.advertise(["key"])
                 let asker = try makeRouter(joining: first.fullAddresses) { configuration in
                     configuration.isMember = false

@@ -23,11 +23,7 @@ private final class PlayedSource: BootstrapSource {
 }
 
 private func router(_ source: (any BootstrapSource)? = nil) throws -> KademliaRouter {
-    var configuration = KademliaRouterConfiguration(
-        identity: NodeIdentity(), listenAddresses: [try Multiaddr(parsing: "/ip4/127.0.0.1/tcp/0")],
-        bootstrap: source, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
-    configuration.advertiseLoopback = true
-    return KademliaRouter(configuration: configuration)
+    try makeRouter { $0.bootstrap = source }
 }
 
 extension KademliaRouter {

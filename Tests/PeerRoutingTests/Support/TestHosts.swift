@@ -67,6 +67,27 @@ final class Inbox<Element: Sendable>: Sendable {
     }
 }
 
+extension HostLimits {
+    /// The defaults, with times that a machine that stalls does not use up: what a test is not about must not end it.
+    static var patient: HostLimits {
+        var limits = HostLimits()
+        limits.upgradeTimeout = .minutes(2)
+        limits.dialTimeout = .minutes(2)
+        limits.keepAliveInterval = .minutes(10)
+        limits.keepAliveTimeout = .minutes(2)
+        limits.writeTimeout = .minutes(2)
+        limits.negotiationTimeout = .minutes(2)
+        limits.requestTimeout = .minutes(2)
+        limits.sendTimeout = .minutes(2)
+        limits.messageStreamIdleTimeout = .minutes(10)
+        limits.identifyTimeout = .minutes(2)
+        limits.pingTimeout = .minutes(2)
+        // Would undo what a test says of the interfaces.
+        limits.interfaceCheckInterval = .hours(1)
+        return limits
+    }
+}
+
 /// A host on loopback with everything it tells in an inbox, and a protocol that behaves like the DHT's:
 /// `A…` is not answered, `R…` resets the stream, `S` and a number asks for so many bytes, the rest is echoed.
 struct TestHost: Sendable {
@@ -85,6 +106,9 @@ struct TestHost: Sendable {
             identity: identity, listenAddresses: try listen.map { try Multiaddr(parsing: $0) },
             logger: logger ?? Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
         configuration.advertiseLoopback = true
+        configuration.limits = .patient
+        // A second dial is a test's next line, however long it takes to get there.
+        configuration.limits.dialBackOffBase = .minutes(2)
         configure(&configuration)
         host = Host(configuration: configuration, offersEarlyMuxer: earlyMuxer)
         let (events, silent) = (events, silent)

@@ -16,8 +16,21 @@ func makeRouter(
         bootstrap: peers.isEmpty ? nil : try StaticBootstrapSource(peers),
         logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
     configuration.advertiseLoopback = true
+    configuration.hostLimits = .patient
+    // A search does not leave out who is slow because the machine is.
+    configuration.kademlia.query.stallAfter = .seconds(10)
+    configuration.kademlia.queryDeadline = .minutes(2)
     configure(&configuration)
     return KademliaRouter(configuration: configuration)
+}
+
+extension HTTPBootstrapSource {
+    /// One that a machine that stalls does not make give up.
+    static func patient(_ url: String) -> HTTPBootstrapSource {
+        var source = HTTPBootstrapSource(url: url)
+        (source.connectTimeout, source.timeout) = (.minutes(2), .minutes(2))
+        return source
+    }
 }
 
 /// Starts routers, runs the body, and shuts them down whatever happens.
