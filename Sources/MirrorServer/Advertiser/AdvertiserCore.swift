@@ -15,6 +15,8 @@ actor AdvertiserCore {
     /// What the router was told and has taken.
     private(set) var advertised: Set<String> = []
     private var adding: Set<String> = []
+    /// What the router is being told of now: no longer to be added, and not advertised before the router has answered.
+    private var offering: Set<String> = []
     private var removing: Set<String> = []
     /// Keys that the router did not take; they are tried again after a while.
     private var refused: Set<String> = []
@@ -113,6 +115,7 @@ actor AdvertiserCore {
         while !adding.isEmpty {
             let batch = Array(adding.prefix(size))
             adding.subtract(batch)
+            offering = Set(batch)
             do {
                 try await router.advertise(batch)
                 // What went away meanwhile is withdrawn in the next round.
@@ -125,6 +128,7 @@ actor AdvertiserCore {
                 logger.warning(
                     "keys cannot be advertised now", metadata: ["keys": "\(batch.count)", "error": "\(error)"])
             }
+            offering = []
         }
         if !removing.isEmpty { wake.yield() }
         metrics.update(wanted, advertised: advertised)
@@ -159,7 +163,7 @@ actor AdvertiserCore {
             }
         }
         // Content that no image leads to (yet), and content of images that could not be looked at.
-        for key in advertised.union(adding).union(refused) {
+        for key in advertised.union(adding).union(offering).union(refused) {
             guard let digest = try? Digest(parsing: key), present[digest] == nil else { continue }
             guard !Task.isCancelled else { return 0 }
             if let info = await info(digest) { present[digest] = info }
@@ -172,7 +176,7 @@ actor AdvertiserCore {
         gather()
         // Keys that neither the events nor the store know of.
         for key in advertised where wanted.keys[key] == nil { removing.insert(key) }
-        for key in wanted.keys.keys where !advertised.contains(key) && !refused.contains(key) { adding.insert(key) }
+        adding.formUnion(Set(wanted.keys.keys).subtracting(advertised).subtracting(offering).subtracting(refused))
         // What merely waits to be taken was right before.
         let corrected = adding.subtracting(pending.adding).count + removing.subtracting(pending.removing).count
         if corrected > 0 {

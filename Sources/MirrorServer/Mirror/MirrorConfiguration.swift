@@ -28,6 +28,8 @@ public struct MirrorConfiguration: Sendable {
     public var fruitlessResumes = 8
     /// See ``fruitlessResumes``.
     public var resumeBytes = 64 * 1024
+    /// How long one client of a shared transfer may hold the others up before it goes on alone.
+    var clientPatience: Duration = .milliseconds(500)
     /// By how much the deadlines of a request that does not get on are put off, at most, by time in which this process
     /// could not act: because it was not scheduled, or its event loops or its task executor were busy.
     public var lagAllowance: Duration = .seconds(10)

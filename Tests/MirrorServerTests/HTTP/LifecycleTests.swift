@@ -106,9 +106,8 @@ import Testing
 
     @Test func fileThatShrinksEndsTheTransfer() async throws {
         let files = try big()
-        var limits = HTTPLimits()
-        limits.progressTimeout = .milliseconds(400)
-        try await withServer(store: files, limits: limits) { server, port in
+        // No short limit beside it: the transfer ends because of the file, and however late the client shortens it.
+        try await withServer(store: files) { server, port in
             try await RawClient.with(port: port, receiveBuffer: 4096) { client async throws in
                 try await client.send(get(files.blobPath))
                 let head = try await client.head()
@@ -182,13 +181,18 @@ import Testing
 
     @Test func gracefulStopLetsTransfersFinish() async throws {
         let files = try big(12)
-        try await withServer(store: files) { server, port in
+        // On one event loop, so that when the idle connection has ended the busy one knows of the shutdown, too.
+        let oneLoop: (inout RegistryServer.Configuration) -> Void = {
+            $0.http.eventLoopGroup = nil
+            $0.http.eventLoops = 1
+        }
+        try await withServer(store: files, configure: oneLoop) { server, port in
             try await RawClient.with(port: port) { idle in
                 #expect(try await idle.request("/v2/").status == 200)
                 try await RawClient.with(port: port, receiveBuffer: 4096) { busy in
                     try await busy.send(get(files.blobPath) + get("/v2/"))
                     #expect(try await busy.head().status == 200)
-                    async let stopped: Void = server.stop(gracePeriod: .seconds(60))
+                    async let stopped: Void = server.stop(gracePeriod: .seconds(600))
                     // The idle connection is closed while the transfer runs.
                     #expect(await idle.remainder().readableBytes == 0)
                     await #expect(throws: (any Error).self) {

@@ -16,6 +16,8 @@ private final class NotingRouter: PeerRouter {
     }
 
     let state = NIOLockedValueBox(State())
+    /// Whether it does not say yet that it has taken keys.
+    let isHeld = NIOLockedValueBox(false)
     let localPeer: Peer
 
     init(refusals: Int = 0) throws {
@@ -34,6 +36,7 @@ private final class NotingRouter: PeerRouter {
             return false
         }
         if refuses { throw PeerRouterError.tooManyKeys(limit: 0) }
+        while isHeld.withLockedValue({ $0 }) { try await Task.sleep(for: .milliseconds(1)) }
     }
 
     func withdraw(_ keys: [String]) async { state.withLockedValue { $0.keys.subtract(keys) } }
@@ -78,11 +81,6 @@ private final class LyingStore: ContentStore {
         configuration.batchDelay = .milliseconds(1)
         configuration.retryDelay = .milliseconds(5)
         return configuration
-    }
-
-    /// Waits until `condition` holds; the time limit of the suite guards it.
-    private func eventually(_ condition: () async throws -> Bool) async throws {
-        while try await !condition() { try await Task.sleep(for: .milliseconds(2)) }
     }
 
     @discardableResult
@@ -234,6 +232,27 @@ private final class LyingStore: ContentStore {
             let there = try await addImage(2, to: [store.truth], as: "docker.io/library/there:1")
             try await eventually { await advertiser.reconcile() >= 0 && router.keys == there.keys }
             #expect(await advertiser.reconcile() == 0)
+        }
+    }
+
+    /// What the router is being told of just then is neither taken for gone nor told again.
+    @Test func keysUnderWayAreNotCorrected() async throws {
+        let store = InMemoryContentStore()
+        let router = try NotingRouter()
+        // No image leads to it.
+        let first = try store.add(Array("first".utf8)).description
+        router.isHeld.withLockedValue { $0 = true }
+        try await run(store, router, configuration()) { advertiser in
+            try await eventually { router.keys == [first] }
+            #expect(await advertiser.reconcile() == 0)
+            router.isHeld.withLockedValue { $0 = false }
+            try await eventually { await advertiser.advertisedKeys.contains(first) }
+            // When this is taken, what was to be withdrawn is.
+            let second = try store.add(Array("second".utf8)).description
+            try await eventually { router.keys.contains(second) }
+            #expect(router.keys == [first, second])
+            let batches = router.state.withLockedValue { $0.batches }
+            #expect(batches == [1, 1])
         }
     }
 

@@ -21,14 +21,12 @@ extension HeavyTests {
             for content in manifests + blobs { try await source.write(content.buffer, as: content.digest) }
             let network = InMemoryPeerNetwork()
             let first = try await Node.start(network: network, peerPort: 1, store: source, id: 1)
-            // The default of the command line, as the fault was first seen with it.
             let second = try await Node.start(network: network, peerPort: first.port, id: 2) {
-                $0.resolveTimeout = .milliseconds(20)
-                $0.peers.firstByteTimeout = .seconds(30)
-                $0.manifestTimeout = .seconds(30)
+                // The default of the command line, as the fault was first seen with it, on a machine of one's own:
+                // elsewhere one thread, with a lookup, may stand still for longer while all others go on.
+                if Self.isFull { $0.resolveTimeout = .milliseconds(20) }
             }
             try await first.router.advertise((manifests + blobs).map { "\($0.digest)" })
-            // Lookups that are under way when a machine is overloaded are not what is tested: they are made first.
             let duration: Duration = Self.isFull ? .seconds(60) : .seconds(0)
             let requests = Self.isFull ? Int.max : 60
             let clock = ContinuousClock()
@@ -70,27 +68,24 @@ extension HeavyTests {
             var resumes = 0.0
             for _ in 0..<rounds {
                 let network = InMemoryPeerNetwork()
-                let first = try await FaultyPeer.start(host: 30)
-                let second = try await FaultyPeer.start(host: 31, port: first.port)
+                let moment = Int.random(in: 0..<size, using: &random)
+                let first = try await FaultyPeer.start()
+                let second = try await FaultyPeer.start(port: first.port)
                 for (index, server) in [first, second].enumerated() {
                     server.serve(blob)
+                    // However late this test is: it is killed in the middle.
+                    server.stand(at: moment)
                     try await advertise(["\(blob.digest)"], of: peer(UInt8(index + 1), [server.address]), in: network)
                 }
                 let node = try await Node.start(network: network, peerPort: first.port)
-                let moment = Int.random(in: 0..<size, using: &random)
                 let answer = Task {
                     try await CheckingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
                 }
-                // Whichever is serving: they may take turns on a machine that is busy.
-                var serving = first
-                var before = (first.bodyBytes, second.bodyBytes)
-                while before.0 + before.1 < moment {
-                    try await Task.sleep(for: .milliseconds(1))
-                    let now = (first.bodyBytes, second.bodyBytes)
-                    if now.0 > before.0 { serving = first } else if now.1 > before.1 { serving = second }
-                    before = now
-                }
+                // Whichever is serving: on a machine that is busy it may be the second.
+                try await eventually { max(first.bodyBytes, second.bodyBytes) >= moment }
+                let serving = first.bodyBytes >= moment ? first : second
                 await serving.kill()
+                for server in [first, second] { server.goOn() }
                 outcomes[try await answer.value, default: 0] += 1
                 resumes += node.metric("spegel_mirror_resumes_total") ?? 0
                 await node.stop()
@@ -106,7 +101,7 @@ extension HeavyTests {
             let (clients, size) = Self.isFull ? (200, 100_000_000) : (200, 3_000_000)
             let blob = SharedBytes(count: size, seed: 60)
             let network = InMemoryPeerNetwork()
-            let source = try await FaultyPeer.start(host: 40)
+            let source = try await FaultyPeer.start()
             source.serve(blob)
             try await advertise(["\(blob.digest)"], of: peer(1, [source.address]), in: network)
             let node = try await Node.start(network: network, peerPort: source.port) {

@@ -43,6 +43,9 @@ import Testing
         let router = try SlowRouter()
         var limits = PeerFinder.Limits()
         limits.concurrent = 1
+        // However long this test stands still, nothing ends or is forgotten by itself.
+        limits.duration = .hours(1)
+        limits.lifetime = .hours(1)
         let finder = PeerFinder(router: router, limits: limits)
         let (events, said) = AsyncStream<String>.makeStream()
         #expect(!finder.find("a", subscriber { _ in }).isQueued)

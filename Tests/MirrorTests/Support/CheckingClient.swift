@@ -44,6 +44,7 @@ final class CheckingClient: Sendable {
         port: Int, receiveBuffer: Int? = nil, isReading: Bool = true
     ) async throws -> CheckingClient {
         var bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .connectTimeout(.minutes(5))
             .channelOption(.autoRead, value: isReading)
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
             .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 128 * 1024))

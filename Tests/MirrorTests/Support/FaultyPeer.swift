@@ -72,7 +72,12 @@ final class FaultyPeer: Sendable {
         var liesAtTheFront = false
         /// What waits until the peer may answer; nil when nothing has to.
         var held: [@Sendable () -> Void]?
+        /// Bytes of bodies at which the peer stands still; nil for never.
+        var standsAt: Int?
+        /// What goes on when it does.
+        var standing: [@Sendable () -> Void] = []
         var connections: [ObjectIdentifier: any Channel] = [:]
+        var isKilled = false
     }
 
     let state: NIOLockedValueBox<State>
@@ -89,10 +94,14 @@ final class FaultyPeer: Sendable {
         self.port = port
     }
 
-    /// Listens on `127.0.0.<host>`.
-    static func start(host: UInt8, port: Int = 0, fault: Fault = .none) async throws -> FaultyPeer {
+    /// Listens.
+    ///
+    /// - Parameters:
+    ///   - address: nil for one of its own.
+    ///   - port: 0 for one of its own; another peer's is free on an address of its own.
+    static func start(at address: IPAddress? = nil, port: Int = 0, fault: Fault = .none) async throws -> FaultyPeer {
         let state = NIOLockedValueBox(State(fault: fault))
-        let address = IPAddress.v4(0x7f00_0000 | UInt32(host))
+        let address = address ?? unusedAddress()
         let listener = try await ServerBootstrap(group: group)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .serverChannelOption(.backlog, value: 4096)
@@ -141,6 +150,18 @@ final class FaultyPeer: Sendable {
         for answer in held { answer() }
     }
 
+    /// Stands still within a body, when so many bytes of bodies have been given out in all, until ``goOn()``.
+    func stand(at bytes: Int) { state.withLockedValue { $0.standsAt = bytes } }
+
+    /// Goes on where it stands still, and does so no more.
+    func goOn() {
+        let standing = state.withLockedValue { state in
+            defer { (state.standsAt, state.standing) = (nil, []) }
+            return state.standing
+        }
+        for goOn in standing { goOn() }
+    }
+
     var requests: [String] { state.withLockedValue { $0.requests } }
     var bodyBytes: Int { state.withLockedValue { $0.bodyBytes } }
 
@@ -155,7 +176,11 @@ final class FaultyPeer: Sendable {
     /// Ends as abruptly as a killed process: nobody listens and every connection is reset.
     func kill() async {
         await stopListening()
-        for channel in state.withLockedValue({ Array($0.connections.values) }) { await Self.reset(channel) }
+        let connections = state.withLockedValue { state in
+            state.isKilled = true
+            return Array(state.connections.values)
+        }
+        for channel in connections { await Self.reset(channel) }
     }
 
     /// Closes with a reset rather than with an orderly end.
@@ -182,13 +207,21 @@ private final class FaultyHandler: ChannelInboundHandler {
     /// Bytes of the body after which something happens.
     private var stopAt: Int?
     private var onStop: ((ChannelHandlerContext) -> Void)?
+    /// How long after that.
+    private var stopDelay = TimeAmount.zero
     private var extra: ByteBuffer?
+    /// Places in the body whose byte is another.
+    private var flips: [Int] = []
 
     init(state: NIOLockedValueBox<FaultyPeer.State>) { self.state = state }
 
     func channelActive(context: ChannelHandlerContext) {
         let channel = context.channel
-        state.withLockedValue { $0.connections[ObjectIdentifier(channel)] = channel }
+        let isKilled = state.withLockedValue { state in
+            state.connections[ObjectIdentifier(channel)] = channel
+            return state.isKilled
+        }
+        if isKilled { context.close(promise: nil) }
     }
 
     func channelInactive(context: ChannelHandlerContext) {
@@ -262,7 +295,7 @@ private final class FaultyHandler: ChannelInboundHandler {
         case .garbage:
             context.writeAndFlush(wrapOutboundOut(ByteBuffer(string: "SSH-2.0-OpenSSH_9.2\r\n\r\n\r\n")), promise: nil)
         case .late, .tooLate:
-            loop.scheduleTask(in: fault == .late ? .milliseconds(150) : .seconds(20)) {
+            loop.scheduleTask(in: fault == .late ? .milliseconds(150) : .seconds(30)) {
                 let (handler, context) = bound.value
                 if context.channel.isActive { handler.deliver(content, range, isHead, .none, 0, context) }
             }
@@ -288,11 +321,12 @@ private final class FaultyHandler: ChannelInboundHandler {
             status = "206 Partial Content"
             fields.append("Content-Range: bytes \(range.lowerBound)-\(range.upperBound - 1)/\(total)")
         }
-        var bytes = content.bytes.slice(range)
-        if state.withLockedValue({ $0.liesAtTheFront }), range.lowerBound == 0 { flip(&bytes, at: 0) }
+        let bytes = content.bytes.slice(range)
+        var flips: [Int] = []
+        if state.withLockedValue({ $0.liesAtTheFront }), range.lowerBound == 0 { flips.append(0) }
         switch fault {
-        case .lie: flip(&bytes, at: bytes.readableBytes / 2)
-        case .lieAtTheEnd: flip(&bytes, at: bytes.readableBytes - 1)
+        case .lie: flips.append(bytes.readableBytes / 2)
+        case .lieAtTheEnd: flips.append(bytes.readableBytes - 1)
         default: break
         }
         if fault != .noLength {
@@ -304,6 +338,7 @@ private final class FaultyHandler: ChannelInboundHandler {
         let digest = fault == .wrongDigest ? Digest.hash(of: "something else".utf8) : content.bytes.digest
         fields.append("Docker-Content-Digest: \(digest)")
         let half = max(1, bytes.readableBytes / 2)
+        stopDelay = .milliseconds(20)
         switch fault {
         case .stallInBody:
             stopAt = half
@@ -316,6 +351,8 @@ private final class FaultyHandler: ChannelInboundHandler {
             onStop = { $0.close(promise: nil) }
         case .reset:
             stopAt = half
+            // A reset takes back what the other side's system has not taken yet.
+            stopDelay = .milliseconds(200)
             onStop = { context in
                 let channel = context.channel
                 Task { await FaultyPeer.reset(channel) }
@@ -327,7 +364,7 @@ private final class FaultyHandler: ChannelInboundHandler {
             extra = ByteBuffer(string: "and another thing")
         default: break
         }
-        send(context, status: status, fields: fields, bytes, isHead)
+        send(context, status: status, fields: fields, bytes, isHead, flips: flips)
     }
 
     private func flip(_ bytes: inout ByteBuffer, at index: Int) {
@@ -337,11 +374,13 @@ private final class FaultyHandler: ChannelInboundHandler {
     }
 
     private func send(
-        _ context: ChannelHandlerContext, status: String, fields: [String], _ bytes: ByteBuffer, _ isHead: Bool = false
+        _ context: ChannelHandlerContext, status: String, fields: [String], _ bytes: ByteBuffer, _ isHead: Bool = false,
+        flips: [Int] = []
     ) {
         let head = "HTTP/1.1 \(status)\r\n" + fields.map { $0 + "\r\n" }.joined() + "\r\n"
         context.write(wrapOutboundOut(ByteBuffer(string: head)), promise: nil)
         body = isHead ? ByteBuffer() : bytes
+        self.flips = flips
         sent = 0
         pump(context)
     }
@@ -354,10 +393,12 @@ private final class FaultyHandler: ChannelInboundHandler {
         while context.channel.isWritable, var rest = body {
             var count = min(rest.readableBytes, 256 * 1024)
             if let stopAt { count = min(count, stopAt - sent) }
-            if count > 0, let piece = rest.readSlice(length: count) {
+            guard let allowed = take(count, context) else { return context.flush() }
+            count = allowed
+            if count > 0, var piece = rest.readSlice(length: count) {
+                for index in flips where index >= sent && index < sent + count { flip(&piece, at: index - sent) }
                 sent += count
                 body = rest
-                state.withLockedValue { $0.bodyBytes += count }
                 context.writeAndFlush(wrapOutboundOut(piece), promise: nil)
             } else {
                 context.flush()
@@ -367,9 +408,14 @@ private final class FaultyHandler: ChannelInboundHandler {
                 (self.stopAt, onStop) = (nil, nil)
                 paused = rest
                 body = nil
-                let bound = NIOLoopBound((self, context, stop), eventLoop: context.eventLoop)
+                let (loop, delay) = (context.eventLoop, stopDelay)
+                let bound = NIOLoopBound((self, context, stop), eventLoop: loop)
                 // After what was written has left.
-                context.eventLoop.scheduleTask(in: .milliseconds(20)) { bound.value.2?(bound.value.1) }
+                let written = loop.makePromise(of: Void.self)
+                written.futureResult.whenSuccess { _ in
+                    loop.scheduleTask(in: delay) { bound.value.2?(bound.value.1) }
+                }
+                context.writeAndFlush(wrapOutboundOut(ByteBuffer()), promise: written)
                 return
             }
             if rest.readableBytes == 0 {
@@ -381,6 +427,26 @@ private final class FaultyHandler: ChannelInboundHandler {
                 answerNext(context)
                 return
             }
+        }
+    }
+
+    /// How many of so many bytes may be given out now; nil while the peer stands still, which it then goes on from.
+    private func take(_ count: Int, _ context: ChannelHandlerContext) -> Int? {
+        let loop = context.eventLoop
+        let bound = NIOLoopBound((self, context), eventLoop: loop)
+        return state.withLockedValue { state -> Int? in
+            let allowed = state.standsAt.map { min(count, max(0, $0 - state.bodyBytes)) } ?? count
+            guard allowed > 0 || count == 0 else {
+                state.standing.append {
+                    loop.execute {
+                        let (handler, context) = bound.value
+                        if context.channel.isActive { handler.pump(context) }
+                    }
+                }
+                return nil
+            }
+            state.bodyBytes += allowed
+            return allowed
         }
     }
 

@@ -15,15 +15,17 @@ struct Node: Sendable {
     let registry: PrometheusRegistry
     let port: Int
 
-    /// Short deadlines, so that faults are found out quickly; long enough for a machine that is busy.
+    /// Deadlines that are met even when the machine stands still for a while; a test of a fault that only they reveal
+    /// sets them shorter.
     static func configuration(peerPort: Int) -> MirrorConfiguration {
         var configuration = MirrorConfiguration(peerPort: peerPort)
-        configuration.resolveTimeout = .seconds(20)
-        configuration.peers.dialTimeout = .seconds(5)
-        configuration.peers.firstByteTimeout = .seconds(3)
-        configuration.peers.progressTimeout = .seconds(2)
-        configuration.manifestTimeout = .seconds(20)
-        configuration.blobTimeout = .seconds(50)
+        configuration.resolveTimeout = .seconds(60)
+        configuration.peers.dialTimeout = .seconds(60)
+        configuration.peers.queueTimeout = .seconds(60)
+        configuration.peers.firstByteTimeout = .seconds(60)
+        configuration.peers.progressTimeout = .seconds(60)
+        configuration.manifestTimeout = .seconds(120)
+        configuration.blobTimeout = .seconds(120)
         // Peers, clients and node share a process that other tests keep busy.
         configuration.lagAllowance = .seconds(60)
         return configuration
@@ -41,12 +43,12 @@ struct Node: Sendable {
         let engine = MirrorEngine(
             configuration: configuration, router: router, eventLoopGroup: group, routerName: "memory",
             metricsFactory: registry, logger: quiet)
+        var http = HTTPServerConfiguration(listen: [ListenAddress(host: "127.0.0.1", port: 0)], eventLoopGroup: group)
+        // The server must not end what the engine should.
+        http.limits.responseTimeout = .seconds(3600)
+        http.limits.progressTimeout = .seconds(3600)
         let server = RegistryServer(
-            configuration: RegistryServer.Configuration(
-                http: HTTPServerConfiguration(
-                    listen: [ListenAddress(host: "127.0.0.1", port: 0)],
-                    eventLoopGroup: group)),
-            store: store, missHandler: engine, logger: quiet)
+            configuration: RegistryServer.Configuration(http: http), store: store, missHandler: engine, logger: quiet)
         let port = try await server.start().first?.port ?? 0
         return Node(server: server, engine: engine, router: router, registry: registry, port: port)
     }

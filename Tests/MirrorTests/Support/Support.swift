@@ -1,4 +1,5 @@
 import Logging
+import NIOConcurrencyHelpers
 import NIOCore
 import OCIDistribution
 import PeerRouting
@@ -9,6 +10,22 @@ import PeerRouting
 func at(_ milliseconds: Int64) -> NIODeadline { .uptimeNanoseconds(1_000_000_000) + .milliseconds(milliseconds) }
 
 let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+
+/// Waits until `condition` holds; the time limit of the suite guards it.
+func eventually(_ condition: () async throws -> Bool) async throws {
+    while try await !condition() { try await Task.sleep(for: .milliseconds(2)) }
+}
+
+private let addressesGiven = NIOLockedValueBox<UInt32>(0)
+
+/// A loopback address that nothing else in this process uses, so that a port picked on another one is free there.
+func unusedAddress() -> IPAddress {
+    let number = addressesGiven.withLockedValue { given -> UInt32 in
+        given += 1
+        return given
+    }
+    return .v4(0x7f01_0000 + number)
+}
 
 /// A peer whose identity follows from a number.
 func peer(_ number: UInt8, _ addresses: [IPAddress] = [.loopbackV4]) throws -> Peer {

@@ -436,11 +436,12 @@ final class ConnectionHandler: ChannelDuplexHandler {
         guard context != nil else { return }
         context = nil
         input = nil
-        table.remove(self)
-        server.release()
         let last = phase
         phase = .closed
         if case .responding(let exchange) = last { exchange.connectionClosed() }
+        server.release()
+        // Last, so that whoever waits for the table to be empty finds everything reported and counted out.
+        table.remove(self)
     }
 
     private func after(_ duration: Duration) -> NIODeadline {

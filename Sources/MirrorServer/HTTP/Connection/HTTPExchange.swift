@@ -295,9 +295,10 @@ final class HTTPExchange: ResponseWriter, @unchecked Sendable {
         self.waiters = []
         endActions = []
         report(to: connection.server, complete: complete)
+        // Before the next request, which may need what they give back.
+        for action in actions { action() }
         connection.responseEnded(keepsConnection: keepsConnection)
         for waiter in waiters { waiter.fail(ResponseClosed()) }
-        for action in actions { action() }
     }
 
     private func report(to server: ServerContext, complete: Bool) {

@@ -4,9 +4,6 @@ import OCIDistribution
 
 /// One transfer for clients that ask for the same at the same time.
 extension MirrorExchange {
-    /// How long one client may hold the others up before it goes on alone.
-    static let patienceWithClients: Duration = .milliseconds(500)
-
     /// Takes no more clients.
     func closeToOthers() {
         guard isShared else { return }
@@ -26,7 +23,7 @@ extension MirrorExchange {
     func waitForClients() {
         guard clients.count > 1, clientTimer == nil else { return }
         let bound = NIOLoopBound(self, eventLoop: loop.eventLoop)
-        clientTimer = clock.timer(in: TimeAmount(Self.patienceWithClients), on: loop.eventLoop) {
+        clientTimer = clock.timer(in: TimeAmount(configuration.clientPatience), on: loop.eventLoop) {
             bound.value.partFromBlocked()
         }
     }
