@@ -20,15 +20,19 @@ package final class RegistryClient: Sendable {
     ///
     /// - Parameters:
     ///   - connections: Most connections to one server.
+    ///   - connectTimeout: How long it may take to get a connection.
     ///   - idleTimeout: How long a transfer may make no progress before it counts as broken.
     ///   - logger: Hears of connections at debug.
-    package init(connections: Int = 8, idleTimeout: Duration = .seconds(30), logger: Logger) {
+    package init(
+        connections: Int = 8, connectTimeout: Duration = .seconds(5), idleTimeout: Duration = .seconds(30),
+        logger: Logger
+    ) {
         var configuration = HTTPClient.Configuration()
         configuration.httpVersion = .http1Only
         configuration.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = connections
         // A failed connection is reported at once; trying again is decided by who asked.
         configuration.connectionPool.retryConnectionEstablishment = false
-        configuration.timeout = .init(connect: .seconds(5), read: .init(idleTimeout))
+        configuration.timeout = .init(connect: .init(connectTimeout), read: .init(idleTimeout))
         // The default buffer grows slowly from 2 KiB, which costs large blobs half their speed.
         configuration.http1_1ConnectionDebugInitializer = { channel in
             channel.setOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 512 * 1024))

@@ -26,8 +26,40 @@ final class ScriptedServer: Sendable {
         var length: Int?
         /// Closes the connection after so many bytes of the body.
         var cut: Int?
+        /// With a cut: closes the connection only when this is given. What of a response has arrived but was not asked
+        /// for yet, a client may drop when the connection ends.
+        var closing: Signal?
         /// Sends the body in chunks, without announcing its length; with a cut, the last chunk is missing.
         var isChunked = false
+    }
+
+    /// Something that happens once, and that another part of a test waits for.
+    final class Signal: Sendable {
+        private struct State {
+            var isGiven = false
+            var action: (@Sendable () -> Void)?
+        }
+
+        private let state = Mutex(State())
+
+        /// More than once is harmless.
+        func give() {
+            let action = state.withLock { state in
+                defer { state.action = nil }
+                state.isGiven = true
+                return state.action
+            }
+            action?()
+        }
+
+        /// Runs an action when the signal is given, now if it was.
+        func whenGiven(_ action: @escaping @Sendable () -> Void) {
+            let isGiven = state.withLock { state in
+                if !state.isGiven { state.action = action }
+                return state.isGiven
+            }
+            if isGiven { action() }
+        }
     }
 
     private let channel: any Channel
@@ -94,12 +126,17 @@ final class ScriptedServer: Sendable {
             let answer = HTTPResponseHead(version: .http1_1, status: response.status, headers: headers)
             context.write(wrapOutboundOut(.head(answer)), promise: nil)
             let body = ByteBuffer(bytes: response.body.prefix(response.cut ?? .max))
-            context.write(wrapOutboundOut(.body(.byteBuffer(body))), promise: nil)
             if response.cut != nil {
                 let channel = context.channel
-                context.flush()
-                channel.close(promise: nil)
+                let sent = channel.eventLoop.makePromise(of: Void.self)
+                // Not before the body has left: what waits to be written is dropped when the connection closes.
+                sent.futureResult.whenComplete { _ in
+                    guard let closing = response.closing else { return channel.close(promise: nil) }
+                    closing.whenGiven { channel.close(promise: nil) }
+                }
+                context.writeAndFlush(wrapOutboundOut(.body(.byteBuffer(body))), promise: sent)
             } else {
+                context.write(wrapOutboundOut(.body(.byteBuffer(body))), promise: nil)
                 context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
             }
         }

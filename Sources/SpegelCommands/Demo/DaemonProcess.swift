@@ -37,7 +37,7 @@ final class DaemonProcess: Sendable {
     ///
     /// - Throws: ``CommandFailure`` with the end of the log when the daemon ends first or takes too long.
     func waitUntilListening(on address: ListenAddress) async throws {
-        for _ in 0..<1000 {
+        for _ in 0..<6000 {
             guard process.isRunning else { throw CommandFailure("the daemon did not start:\n\(endOfLog)") }
             // Its log says so; a connection could be to whoever else has the port.
             if let log = try? String(contentsOfFile: logPath, encoding: .utf8),

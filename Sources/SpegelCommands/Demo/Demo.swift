@@ -34,8 +34,13 @@ struct Demo {
     func run() async throws {
         // A signal must stop the daemons too, at any moment.
         let (signals, ready) = AsyncStream<UnixSignal>.makeStream(bufferingPolicy: .bufferingNewest(1))
+        // For the time after the scenes, with which the first stream ends.
+        let (laterSignals, readyLater) = AsyncStream<UnixSignal>.makeStream(bufferingPolicy: .bufferingNewest(1))
         let trap = Task {
-            for await signal in await UnixSignalsSequence(trapping: .sigint, .sigterm) { ready.yield(signal) }
+            for await signal in await UnixSignalsSequence(trapping: .sigint, .sigterm) {
+                ready.yield(signal)
+                readyLater.yield(signal)
+            }
         }
         defer { trap.cancel() }
 
@@ -68,10 +73,7 @@ struct Demo {
                 printHints(reference, at: cluster.nodes[2].registry)
                 terminal.line()
                 terminal.line(terminal.bold("Serving until Ctrl-C"))
-                for await signal in await UnixSignalsSequence(trapping: .sigint, .sigterm) {
-                    _ = signal
-                    break
-                }
+                for await _ in laterSignals { break }
             }
             await cluster.stop()
             if isInterrupted { throw CommandFailure("interrupted", status: 130) }

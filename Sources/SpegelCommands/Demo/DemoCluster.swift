@@ -3,6 +3,7 @@ import Foundation
 import Logging
 import MirrorServer
 import OCIDistribution
+import PeerRouting
 import RegistryClient
 import Synchronization
 
@@ -64,6 +65,27 @@ final class DemoCluster: Sendable {
             throw CommandFailure("the nodes do not find each other: \(error)")
         }
         terminal.line("  the third node found it after \(Quantity.time(clock.now - began))")
+    }
+
+    /// Waits until a node is known as one that has content.
+    ///
+    /// - Throws: ``CommandFailure``.
+    func waitUntilAnnounced(_ digest: Digest, by node: DemoNode) async throws {
+        let patience = Duration.seconds(60)
+        let client = DHTClient(
+            source: HTTPBootstrapSource(url: "http://\(node.bootstrap)/id"), clusterPort: node.registry.port,
+            isLocal: true, timeout: patience, logger: logger)
+        try await client.joined { (router: KademliaRouter) -> Void in
+            let deadline = ContinuousClock.now + patience
+            while ContinuousClock.now < deadline {
+                for await peer in router.providers(for: digest.description, limit: 0)
+                where peer.addresses.contains(where: { $0.description == node.host }) {
+                    return
+                }
+                try await Task.sleep(for: .milliseconds(100))
+            }
+            throw CommandFailure("node \(node.number) does not tell the others that it has \(digest)")
+        }
     }
 
     /// Kills the node at an address, if it is one of these and runs.

@@ -24,6 +24,8 @@ struct DemoNode: Sendable {
             "--log-level", "DEBUG", "registry", "--store", store, "--registry-addr", "\(registry)", "--metrics-addr",
             "\(host):0", "--router-addr", "\(host):0", "--bootstrap-kind", "http", "--http-bootstrap-url",
             "http://\(bootstrap)/id",
+            // Three nodes and a pull keep a small machine busier than the usual 20 ms for a lookup allow for.
+            "--mirror-resolve-timeout", "2s",
         ]
         if number == 1 { arguments += ["--http-bootstrap-addr", "\(bootstrap)"] }
         return arguments

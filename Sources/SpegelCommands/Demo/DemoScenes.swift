@@ -22,8 +22,9 @@ struct DemoScenes: Sendable {
             through: second, into: second.store,
             title: "Pulling it through the second node into that node's own store, so that it is a provider too",
             showsTable: false)
-        // The second node notices its new content and tells the others.
+        // The second node notices its new content and tells the others; they keep for a while what they found before.
         try await Task.sleep(for: .seconds(2))
+        if let largest { try await cluster.waitUntilAnnounced(largest.descriptor.digest, by: second) }
         try await pullWhileKilling(through: third, largest: largest)
     }
 
