@@ -124,14 +124,17 @@ public final class ContainerdDaemon: Sendable {
     /// - Returns: its standard output.
     @discardableResult
     public func ctr(namespace: String = "k8s.io", _ arguments: String...) async throws -> String {
-        try await Program.run(["ctr", "--address", socketPath, "--namespace", namespace] + arguments)
+        try await Program.run(ctrCommand(namespace) + arguments)
     }
 
     /// Starts `ctr` without waiting for its end.
     public func startCtr(namespace: String = "k8s.io", label: String, _ arguments: String...) async throws -> Program {
-        try await Program.start(
-            ["ctr", "--address", socketPath, "--namespace", namespace] + arguments, directory: folder.path,
-            label: label)
+        try await Program.start(ctrCommand(namespace) + arguments, directory: folder.path, label: label)
+    }
+
+    /// `ctr` for a namespace, to be followed by what it shall do. By itself it gives up after 10 s without an answer.
+    public func ctrCommand(_ namespace: String = "k8s.io") -> [String] {
+        ["ctr", "--connect-timeout", "2m", "--address", socketPath, "--namespace", namespace]
     }
 
     /// The digests that containerd itself lists in a namespace.

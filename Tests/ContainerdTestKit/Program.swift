@@ -17,22 +17,54 @@ public func eventually<Value>(
     _ condition: () async throws -> Value?
 ) async throws -> Value {
     let end = ContinuousClock.now + limit
-    while ContinuousClock.now < end {
+    while true {
+        // Asked once more after the limit: this process may have stood still meanwhile.
+        let isOver = ContinuousClock.now >= end
         if let value = try await condition() { return value }
+        if isOver { throw KitFailure("\(what) never happened\n\(detail())") }
         try await Task.sleep(for: .milliseconds(10))
     }
-    throw KitFailure("\(what) never happened\n\(detail())")
+}
+
+/// A process and how it ended. It is reaped and sent signals under one lock, so that no signal meets another process
+/// that has got its number.
+private final class Child: Sendable {
+    let pid: pid_t
+    private let state = Mutex<Int32?>(nil)
+
+    init(pid: pid_t) { self.pid = pid }
+
+    /// The exit status, or the negated signal; `nil` while it runs.
+    var status: Int32? { state.withLock { $0 } }
+
+    func send(_ signal: Int32) {
+        state.withLock { status in
+            guard status == nil else { return }
+            kill(pid, signal)
+        }
+    }
+
+    /// Waits for its end, and blocks meanwhile.
+    func reap() {
+        var information = siginfo_t()
+        while waitid(P_PID, id_t(pid), &information, WEXITED | WNOWAIT) < 0, errno == EINTR {}
+        state.withLock { status in
+            var raw: Int32 = 0
+            while waitpid(pid, &raw, 0) < 0, errno == EINTR {}
+            status = raw & 0x7f == 0 ? (raw >> 8) & 0xff : -(raw & 0x7f)
+        }
+    }
 }
 
 /// A program started by a test; killed when it is released, and by the kernel should the test run die.
 public final class Program: Sendable {
     /// Its process ID.
-    public let pid: pid_t
+    public var pid: pid_t { child.pid }
     private let name: String
     private let outputPath: String
     private let errorPath: String
     private let input: Int32
-    private let status = Mutex<Int32?>(nil)
+    private let child: Child
 
     /// Starts a program.
     ///
@@ -44,25 +76,24 @@ public final class Program: Sendable {
             // The kernel binds the death signal to the starting thread, which therefore lives as long as the child.
             Thread.detachNewThread {
                 // In a function of its own, so that this thread does not keep the program alive.
-                func launch() -> (pid_t, @Sendable (Int32) -> Void)? {
+                func launch() -> Child? {
                     do {
                         let program = try Program(arguments, directory: directory, label: label)
                         defer { continuation.resume(returning: program) }
-                        return (program.pid, { [weak program] code in program?.status.withLock { $0 = code } })
+                        return program.child
                     } catch {
                         continuation.resume(throwing: error)
                         return nil
                     }
                 }
-                guard let (pid, report) = launch() else { return }
-                var raw: Int32 = 0
-                while waitpid(pid, &raw, 0) < 0, errno == EINTR {}
-                report(raw & 0x7f == 0 ? (raw >> 8) & 0xff : -(raw & 0x7f))
+                launch()?.reap()
             }
         }
     }
 
     private init(_ arguments: [String], directory: String, label: String) throws {
+        // A line for a program that has ended is not the end of the test run.
+        signal(SIGPIPE, SIG_IGN)
         name = arguments[0]
         outputPath = "\(directory)/\(label).out"
         errorPath = "\(directory)/\(label).err"
@@ -96,7 +127,7 @@ public final class Program: Sendable {
             close(pipe[1])
             throw KitFailure("cannot start \(arguments): \(code)")
         }
-        pid = started
+        child = Child(pid: started)
     }
 
     deinit {
@@ -105,16 +136,21 @@ public final class Program: Sendable {
     }
 
     /// Whether it still runs.
-    public var isRunning: Bool { status.withLock { $0 } == nil }
+    public var isRunning: Bool { child.status == nil }
 
     /// What it wrote to standard output.
-    public var output: String { (try? String(contentsOfFile: outputPath, encoding: .utf8)) ?? "" }
+    public var output: String { Self.text(of: outputPath) }
 
     /// What it wrote to standard error.
-    public var errors: String { (try? String(contentsOfFile: errorPath, encoding: .utf8)) ?? "" }
+    public var errors: String { Self.text(of: errorPath) }
+
+    /// A file's text, also when a character at its end is only half there yet.
+    private static func text(of path: String) -> String {
+        String(decoding: FileManager.default.contents(atPath: path) ?? Data(), as: UTF8.self)
+    }
 
     /// Sends a signal, unless the program has ended.
-    public func send(_ signal: Int32) { if isRunning { kill(pid, signal) } }
+    public func send(_ signal: Int32) { child.send(signal) }
 
     /// Writes a line to its standard input.
     public func write(line: String) {
@@ -127,7 +163,7 @@ public final class Program: Sendable {
     /// - Returns: the exit status, or the negated signal.
     public func wait() async throws -> Int32 {
         try await eventually("the end of \(name)", limit: .seconds(180), detail: { self.errors }) {
-            status.withLock { $0 }
+            child.status
         }
     }
 
@@ -159,15 +195,24 @@ public final class TemporaryFolder: Sendable {
     /// The path.
     public let path: String
 
+    /// What has to be free on a memory file system for it to be used, in bytes: in a container it may have 64 MiB.
+    private static let memoryNeeded: UInt64 = 4 << 30
+
     /// Creates a directory.
     ///
-    /// - Parameter inMemory: on a memory file system, for what would otherwise wait for disks.
+    /// - Parameter inMemory: on a memory file system that has room, for what would otherwise wait for disks.
     public init(inMemory: Bool = false) throws {
-        let base = inMemory && FileManager.default.isWritableFile(atPath: "/dev/shm") ? "/dev/shm" : "/tmp"
+        let base = inMemory && Self.hasMemory(at: "/dev/shm") ? "/dev/shm" : "/tmp"
         var template = Array("\(base)/ctd.XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { throw KitFailure("mkdtemp: \(errno)") }
         path = String(decoding: template.dropLast().map(UInt8.init(bitPattern:)), as: UTF8.self)
     }
 
     deinit { try? FileManager.default.removeItem(atPath: path) }
+
+    private static func hasMemory(at path: String) -> Bool {
+        var information = statvfs()
+        guard FileManager.default.isWritableFile(atPath: path), statvfs(path, &information) == 0 else { return false }
+        return UInt64(information.f_bavail) * UInt64(information.f_frsize) >= memoryNeeded
+    }
 }

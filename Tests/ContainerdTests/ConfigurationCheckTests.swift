@@ -5,7 +5,7 @@ import Testing
 @testable import ContainerdContentStore
 
 /// What operators are told of containerd's configuration.
-@Suite struct ConfigurationCheckTests {
+@Suite(.timeLimit(.minutes(20))) struct ConfigurationCheckTests {
     @Test func aRunningContainerdIsAsked() async throws {
         var options = ContainerdDaemon.Options()
         options.cri = true

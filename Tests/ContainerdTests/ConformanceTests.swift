@@ -3,7 +3,7 @@ import ContentStoreConformance
 import Foundation
 import Testing
 
-@Suite struct ConformanceTests {
+@Suite(.timeLimit(.minutes(20))) struct ConformanceTests {
     @Test func everyRequirementWithTheContentPath() async throws {
         try await runAll(contentPath: nil)
     }

@@ -48,13 +48,14 @@ final class ContainerdBackend: ConformanceBackend {
         let folder = try TemporaryFolder()
         let file = "\(folder.path)/content"
         try Data(bytes).write(to: URL(fileURLWithPath: file))
+        let ctr = daemon.ctrCommand(namespace).joined(separator: " ")
         // `ctr content ingest` reads standard input.
         try await Program.run([
             "sh", "-c",
             """
-            ctr -a \(daemon.socketPath) -n \(namespace) content ingest --expected-digest \(digest) \
-            --expected-size \(bytes.count) put-\(digest.hex) < \(file) &&
-            ctr -a \(daemon.socketPath) -n \(namespace) content label \(digest) containerd.io/gc.root=now
+            \(ctr) content ingest --expected-digest \(digest) --expected-size \(bytes.count) \
+            put-\(digest.hex) < \(file) &&
+            \(ctr) content label \(digest) containerd.io/gc.root=now
             """,
         ])
     }
@@ -86,6 +87,8 @@ func makeStore(
     var configuration = ContainerdConfiguration(
         socketPath: daemon.socketPath, namespace: namespace, contentPath: contentPath)
     configuration.configurationFile = daemon.configurationPath
+    // Longer than a busy machine lets containerd wait: a connection that is given up is what some tests look for.
+    configuration.callTimeout = .seconds(60)
     configure(&configuration)
     var logger = Logger(label: "containerd-tests")
     logger.logLevel = .critical

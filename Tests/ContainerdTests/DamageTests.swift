@@ -9,7 +9,7 @@ import Testing
 @testable import ContainerdContentStore
 
 /// What goes wrong at one place harms nothing else.
-@Suite struct DamageTests {
+@Suite(.timeLimit(.minutes(20))) struct DamageTests {
     @Test func aBlobThatContainerdCannotReadIsPassedOver() async throws {
         let scene = try await Scene.start(mounted: false)
         var sample = SampleContent(seed: 81)

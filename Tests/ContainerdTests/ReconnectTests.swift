@@ -7,7 +7,7 @@ import OCIDistribution
 import Testing
 
 /// containerd comes and goes; the store stays.
-@Suite struct ReconnectTests {
+@Suite(.timeLimit(.minutes(20))) struct ReconnectTests {
     @Test func servingGoesOnWhileContainerdIsStopped() async throws {
         let scene = try await Scene.start()
         var sample = SampleContent(seed: 21)

@@ -8,7 +8,7 @@ import OCIDistribution
 import Testing
 
 /// What the store says stays true while containerd changes.
-@Suite struct TruthTests {
+@Suite(.timeLimit(.minutes(20))) struct TruthTests {
     @Test(arguments: [true, false])
     func aPullInProgressTellsEachLayerAsSoonAsItIsCommitted(mounted: Bool) async throws {
         let scene = try await Scene.start(mounted: mounted)
@@ -258,8 +258,10 @@ import Testing
         _ = try await eventually("two more listings") {
             scene.store.health.reconciliations >= listings + 2 ? true : nil
         }
+        // The subscriber may be behind with what it was told of the passing name; a hidden one would stay.
+        let shownName = try reference("quay.io/a/shown:1")
+        try await scene.advertised.until("it has one name still") { Set($0.images.keys) == [shownName] }
         #expect(scene.advertised.state.everAdded.isDisjoint(with: hidden.digests))
-        #expect(scene.advertised.state.images.count == 1)
         #expect(try await scene.store.open(hidden.layers[0].digest) == nil)
         #expect(try await scene.store.resolve(reference("quay.io/a/hidden:1")) == nil)
 
@@ -294,10 +296,11 @@ import Testing
             good.blobs + [artifact, payload, empty])
         let file = "\(scene.daemon.path)/broken"
         try Data(broken.bytes).write(to: URL(fileURLWithPath: file))
+        let ctr = scene.daemon.ctrCommand().joined(separator: " ")
         try await Program.run([
             "sh", "-c",
-            "ctr -a \(scene.daemon.socketPath) -n k8s.io content ingest broken < \(file) && "
-                + "ctr -a \(scene.daemon.socketPath) -n k8s.io content label \(broken.digest) containerd.io/gc.root=x",
+            "\(ctr) content ingest broken < \(file) && "
+                + "\(ctr) content label \(broken.digest) containerd.io/gc.root=x",
         ])
         try await client.setImage(ContainerdImage(name: "quay.io/a/broken:1", target: broken.descriptor))
 

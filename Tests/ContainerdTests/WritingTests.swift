@@ -11,7 +11,7 @@ import Testing
 
 /// What is written into containerd stays there, and what is not finished does not. (What every writable store must do is in
 /// the conformance suite.)
-@Suite struct WritingTests {
+@Suite(.timeLimit(.minutes(20))) struct WritingTests {
     @Test func garbageCollectionSparesWhatIsWrittenAndTheLeaseIsGivenBack() async throws {
         let scene = try await Scene.start()
         try await scene.daemon.ctr("namespaces", "create", "k8s.io")

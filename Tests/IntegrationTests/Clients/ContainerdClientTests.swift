@@ -67,8 +67,8 @@ import Testing
         ])
         #expect(result.status == .exited(1))
         #expect((result.output + result.errors).contains("127.0.0.1:1"), "\(result)")
-        #expect(
-            daemon.log.contains { ($0["path"] as? String)?.contains("/library/absent/") == true },
-            "\(daemon.process.log)")
+        _ = try await daemon.process.until("the request in the log") { () -> Bool? in
+            daemon.log.contains { ($0["path"] as? String)?.contains("/library/absent/") == true } ? true : nil
+        }
     }
 }

@@ -93,6 +93,10 @@ import Testing
         }
         try await copy(TestImages.demo)
         let daemon = try await TestDaemon.start(store: path)
+        // What is there when the log is begun is only counted.
+        _ = try await daemon.process.until("the store being listed") { () -> Bool? in
+            daemon.log.contains { $0.message == "store listed" } ? true : nil
+        }
         #expect(try await daemon.request("HEAD", "/v2/acme/second/manifests/v2?ns=quay.io").status == 404)
         try await copy(TestImages.shared)
         let digest = try layout.digest(of: TestImages.shared)

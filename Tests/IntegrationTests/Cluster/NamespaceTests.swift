@@ -1,7 +1,7 @@
 import Testing
 
 /// Clusters whose nodes have network stacks and addresses of their own, as on different machines.
-@Suite(.serialized, .timeLimit(.minutes(5))) struct NamespaceTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct NamespaceTests {
     enum Family: CaseIterable, Sendable {
         case v4, v6, both
 

@@ -12,7 +12,7 @@ import Testing
         let work = directory.path("work")
         let result = try await Command.run(
             try Project.program(), "demo", "--image", layout.path, "--work-dir", work, "--registry-addr",
-            "\(address):\(port)", "--exit")
+            "\(address):\(port)", "--exit", limit: .seconds(600))
         #expect(result.status == .exited(0), "\(result)")
         #expect(result.output.contains("What happened"))
         #expect(result.output.contains("digest, diffID"))

@@ -21,6 +21,8 @@ extension MirrorProcessTests {
                     try await Task.sleep(for: .milliseconds(20))
                 }
             }
+            // Else it would keep the cluster alive when this fails.
+            defer { watch.cancel() }
             let wrong = try await withThrowingTaskGroup(of: Bool.self) { group in
                 for _ in 0..<clients { group.addTask { try await cluster.fetch(digest, size: size).isRight } }
                 var wrong = 0

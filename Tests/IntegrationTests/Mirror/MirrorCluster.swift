@@ -18,6 +18,8 @@ final class MirrorCluster: Sendable {
     private let bootstrap: String
     private let directory: TemporaryDirectory
     private let running = Mutex<[Int: ChildProcess]>([:])
+    /// Providers that were killed, and perhaps have not gone yet.
+    private let killed = Mutex<[Int: ChildProcess]>([:])
     private let starts = Mutex(0)
 
     /// Whether the tests run as large as the requirements state them.
@@ -75,7 +77,7 @@ final class MirrorCluster: Sendable {
             "\(address):\(port)", "--metrics-addr", "\(address):0", "--router-addr", "\(address):0",
             "--bootstrap-kind", "http", "--http-bootstrap-url", "http://\(bootstrap)/id",
             // A busy machine takes longer than the usual 20 ms for a lookup.
-            "--mirror-resolve-timeout", "2s",
+            "--mirror-resolve-timeout", "10s",
         ]
     }
 
@@ -88,6 +90,8 @@ final class MirrorCluster: Sendable {
     /// Starts a provider, unless it runs, and waits until the node finds what it announces from now on.
     func startProvider(_ number: Int) async throws {
         guard running.withLock({ $0[number] == nil }) else { return }
+        // Its port is free only when it has gone.
+        if let former = killed.withLock({ $0.removeValue(forKey: number) }) { _ = try await former.wait() }
         let start = starts.withLock { starts in
             starts += 1
             return starts
@@ -121,7 +125,11 @@ final class MirrorCluster: Sendable {
     }
 
     /// Kills a provider.
-    func kill(_ number: Int) { running.withLock { $0.removeValue(forKey: number) }?.send(SIGKILL) }
+    func kill(_ number: Int) {
+        guard let process = running.withLock({ $0.removeValue(forKey: number) }) else { return }
+        process.send(SIGKILL)
+        killed.withLock { $0[number] = process }
+    }
 
     /// Resident memory of the node in MiB.
     var residentMiB: Double {

@@ -28,13 +28,29 @@ final class ChildProcess: Sendable {
 
         var status: Status? { state.withLock { $0.status } }
 
-        func set(_ status: Status) {
-            let waiting = state.withLock { state in
+        /// Waits for the end of a process, and blocks meanwhile.
+        ///
+        /// It is reaped and sent signals under one lock, so that no signal meets another that has got its number.
+        func reap(_ pid: pid_t) {
+            var information = siginfo_t()
+            while waitid(P_PID, id_t(pid), &information, WEXITED | WNOWAIT) < 0, errno == EINTR {}
+            let (status, waiting) = state.withLock { state -> (Status, [CheckedContinuation<Status, Never>]) in
+                var raw: Int32 = 0
+                while waitpid(pid, &raw, 0) < 0, errno == EINTR {}
+                let status: Status = raw & 0x7f == 0 ? .exited((raw >> 8) & 0xff) : .signalled(raw & 0x7f)
+                let waiting = state.waiting
                 state.status = status
-                defer { state.waiting = [] }
-                return state.waiting
+                state.waiting = []
+                return (status, waiting)
             }
             for continuation in waiting { continuation.resume(returning: status) }
+        }
+
+        func send(_ signal: Int32, to pid: pid_t) {
+            state.withLock { state in
+                guard state.status == nil else { return }
+                kill(pid, signal)
+            }
         }
 
         func wait() async -> Status {
@@ -74,9 +90,7 @@ final class ChildProcess: Sendable {
                     let pid = try spawn(
                         command, environmentStrings, input: standardInput, output: output, errors: errors)
                     continuation.resume(returning: pid)
-                    var raw: Int32 = 0
-                    while waitpid(pid, &raw, 0) < 0, errno == EINTR {}
-                    exit.set(raw & 0x7f == 0 ? .exited((raw >> 8) & 0xff) : .signalled(raw & 0x7f))
+                    exit.reap(pid)
                 } catch {
                     continuation.resume(throwing: error)
                 }
@@ -140,15 +154,18 @@ final class ChildProcess: Sendable {
     var isRunning: Bool { exit.status == nil }
 
     /// Sends a signal, unless the process has ended.
-    func send(_ signal: Int32) {
-        if exit.status == nil { kill(pid, signal) }
-    }
+    func send(_ signal: Int32) { exit.send(signal, to: pid) }
 
     /// What it wrote to standard output so far.
-    var output: String { (try? String(contentsOfFile: standardOutput, encoding: .utf8)) ?? "" }
+    var output: String { Self.text(of: standardOutput) }
 
     /// What it wrote to standard error so far.
-    var errors: String { (try? String(contentsOfFile: standardError, encoding: .utf8)) ?? "" }
+    var errors: String { Self.text(of: standardError) }
+
+    /// A file's text, also when a character at its end is only half there yet.
+    private static func text(of path: String) -> String {
+        String(decoding: FileManager.default.contents(atPath: path) ?? Data(), as: UTF8.self)
+    }
 
     /// Both outputs, for the message of a failed test.
     var log: String {
@@ -175,8 +192,10 @@ final class ChildProcess: Sendable {
         _ what: String, limit: Duration = .seconds(60), _ condition: () async throws -> Value?
     ) async throws -> Value {
         try await eventually(what, limit: limit, detail: { self.log }) {
+            // Asked for first: what it did just before its end is there to be seen then.
+            let hasEnded = !isRunning
             if let value = try await condition() { return value }
-            if !isRunning { throw HarnessFailure("\(name) ended while waiting for \(what)\n\(log)") }
+            if hasEnded { throw HarnessFailure("\(name) ended while waiting for \(what)\n\(log)") }
             return nil
         }
     }
@@ -198,9 +217,11 @@ func eventually<Value: Sendable>(
 ) async throws -> Value {
     let clock = ContinuousClock()
     let end = clock.now + limit
-    while clock.now < end {
+    while true {
+        // Asked once more after the limit: this process may have stood still meanwhile.
+        let isOver = clock.now >= end
         if let value = try await condition() { return value }
+        if isOver { throw HarnessFailure("\(what) did not happen within \(limit)\n\(detail())") }
         try await Task.sleep(for: .milliseconds(20))
     }
-    throw HarnessFailure("\(what) did not happen within \(limit)\n\(detail())")
 }

@@ -79,7 +79,7 @@ final class ClusterNode: Sendable {
     /// Asks again and again until a key is found at just these nodes.
     func finds(_ key: String, at nodes: [ClusterNode]) async throws {
         let expected = Set(nodes.map(\.id))
-        _ = try await process.until("\(key) being found") { () -> Bool? in
+        _ = try await process.until("\(key) being found", limit: .seconds(120)) { () -> Bool? in
             let found = try await self.ask("find \(key)", "found")
             return Set(found.providers ?? []) == expected ? true : nil
         }

@@ -4,6 +4,7 @@ import Synchronization
 /// Addresses in 127.0.0.0/8 that no other test uses, so that a port picked on one stays free.
 enum LoopbackAddress {
     private static let counter = Mutex(0)
+    private static let lastPort = Mutex(10_000)
 
     /// An address of its own for each caller in this process, the first of `count` consecutive ones; processes differ in
     /// the middle part.
@@ -22,20 +23,35 @@ enum LoopbackAddress {
         return parts.dropLast().joined(separator: ".") + ".\((Int(parts.last ?? "0") ?? 0) + offset)"
     }
 
-    /// A port that nothing listens on at the address.
+    /// A port that nothing listens on at the address; another one with each call.
+    ///
+    /// It is none of those that the kernel gives to whoever asks for any, from 32768 on: a daemon that asks for some of
+    /// those too could be given it for another purpose first.
     static func freePort(on address: String) throws -> Int {
+        for _ in 0..<20_000 {
+            let port = lastPort.withLock { port -> Int in
+                port = port < 30_000 ? port + 1 : 10_001
+                return port
+            }
+            if try isFree(address, port) { return port }
+        }
+        throw HarnessFailure("no port is free on \(address)")
+    }
+
+    private static func isFree(_ address: String, _ port: Int) throws -> Bool {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         guard descriptor >= 0 else { throw POSIXFailure("socket", errno) }
         defer { close(descriptor) }
-        var name = try socketAddress(address, port: 0)
-        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-        let bound = withUnsafeMutablePointer(to: &name) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { name in
-                bind(descriptor, name, length) == 0 && getsockname(descriptor, name, &length) == 0
+        var name = try socketAddress(address, port: port)
+        let result = withUnsafeMutablePointer(to: &name) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
             }
         }
-        guard bound else { throw POSIXFailure("bind \(address)", errno) }
-        return Int(UInt16(bigEndian: name.sin_port))
+        if result == 0 { return true }
+        let code = errno
+        guard code == EADDRINUSE else { throw POSIXFailure("bind \(address):\(port)", code) }
+        return false
     }
 
     static func socketAddress(_ address: String, port: Int) throws -> sockaddr_in {

@@ -47,9 +47,11 @@ final class TestContainerd: Sendable {
         self.directory = directory
     }
 
-    /// Runs `ctr` against it, in the namespace that Kubernetes uses.
+    /// Runs `ctr` against it, in the namespace that Kubernetes uses. By itself it would give up after 10 s without an
+    /// answer.
     func run(_ arguments: [String]) async throws -> Command.Result {
-        try await Command.run(["ctr", "--address", socket, "--namespace", "k8s.io"] + arguments)
+        try await Command.run(
+            ["ctr", "--connect-timeout", "1m", "--address", socket, "--namespace", "k8s.io"] + arguments)
     }
 
     /// Runs `ctr`, which must succeed.

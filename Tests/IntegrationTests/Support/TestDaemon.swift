@@ -19,7 +19,7 @@ final class TestDaemon: Sendable {
         static let usual = Ports(registry: 5000, metrics: 9090, router: 5001)
     }
 
-    /// Starts a daemon and waits until it listens.
+    /// Starts a daemon and waits until it listens, on the port of the metrics too, which may be the later one.
     static func start(
         store: String, address: String = LoopbackAddress.next(), ports: Ports = Ports(), arguments: [String] = [],
         environment: [String: String] = [:]
@@ -31,7 +31,9 @@ final class TestDaemon: Sendable {
                 "--router-addr", "\(address):\(ports.router)",
             ] + arguments, environment: environment)
         let port = try await process.until("the daemon listening") { () -> Int? in
-            let line = LogLine.all(in: process.errors).first { $0.message == "registry listening" }
+            let log = LogLine.all(in: process.errors)
+            guard log.contains(where: { $0.message == "metrics listening" }) else { return nil }
+            let line = log.first { $0.message == "registry listening" }
             return (line?["addresses"] as? String)?.split(separator: ":").last.flatMap { Int($0) }
         }
         return TestDaemon(process: process, address: address, port: port)

@@ -17,7 +17,7 @@ final class TestNode: Sendable {
             "--containerd-sock", containerd.socket, "--bootstrap-kind", "http", "--http-bootstrap-addr",
             "\(address):5002", "--http-bootstrap-url", "http://\(first?.daemon.address ?? address):5002/id",
             // A busy machine takes longer than the usual 20 ms for a lookup.
-            "--mirror-resolve-timeout", "2s",
+            "--mirror-resolve-timeout", "10s",
         ]
         if !mounted { arguments += ["--containerd-content-path", "/nonexistent/content"] }
         let daemon = try await TestDaemon.start(
@@ -43,6 +43,22 @@ final class TestNode: Sendable {
         try await containerd.ctr(
             "images", "pull", "--hosts-dir", hosts, "--plain-http", "--snapshotter", "native", "--platform",
             "linux/amd64", name)
+    }
+
+    /// Waits until the cluster, asked by way of this node, names another one for each digest or tagged name.
+    func untilNamed(_ keys: [String], at other: TestNode) async throws {
+        for key in keys {
+            _ = try await daemon.process.until("\(key) being found at \(other.daemon.address)") { () -> Bool? in
+                let result = try await Command.run(
+                    try Project.program(), "dht", "find", key, "--dht-nodes",
+                    "\(daemon.address):\(TestDaemon.Ports.usual.router)", "--dht-timeout", "60s", "--format", "json")
+                guard result.status == .exited(0) else { return nil }
+                let object = try JSONSerialization.jsonObject(with: Data(result.output.utf8)) as? [String: Any]
+                let providers = object?["providers"] as? [[String: Any]] ?? []
+                let addresses = providers.flatMap { $0["addresses"] as? [String] ?? [] }
+                return addresses.contains(other.daemon.address) ? true : nil
+            }
+        }
     }
 
     /// Waits until this node's daemon finds content of an image at its peers or here.

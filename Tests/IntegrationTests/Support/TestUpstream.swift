@@ -51,18 +51,30 @@ final class TestUpstream: Sendable {
 
     /// The requests for content since the last call, as `GET /v2/…`.
     ///
-    /// A request of its own marks where the log has got to, so that what came before is there for certain.
-    func takeRequests() async throws -> [String] {
+    /// A request of its own marks where the log has got to. A small answer is logged before it is sent. One that is
+    /// sent piece by piece is logged after its last byte, so its line may come after the mark, though the client was
+    /// done: those that are expected are waited for.
+    ///
+    /// - Parameter digests: Content that was fetched since the last call.
+    func takeRequests(including digests: [String] = []) async throws -> [String] {
+        for digest in digests {
+            _ = try await process.until("the log of the request for \(digest)") { () -> Bool? in
+                Self.afterLastMark(requests[...]).contains { $0.hasPrefix("GET ") && $0.hasSuffix(digest) } ? true : nil
+            }
+        }
         let marker = "marker-\(UUID().uuidString.lowercased())"
         _ = try await RawConnection(address, port).request("GET", "/v2/\(marker)/tags/list")
-        let lines = try await process.until("the access log") { () -> [String]? in
+        let lines = try await process.until("the access log") { () -> ArraySlice<String>? in
             let lines = requests
-            return lines.last?.contains(marker) == true ? lines : nil
+            guard let mark = lines.lastIndex(where: { $0.contains(marker) }) else { return nil }
+            return lines[..<mark]
         }
-        let last = lines.dropLast().lastIndex { $0.contains("/v2/marker-") }
-        return lines[(last.map { $0 + 1 } ?? 0)...].dropLast().filter {
-            $0.contains("/manifests/") || $0.contains("/blobs/")
-        }
+        return Self.afterLastMark(lines).filter { $0.contains("/manifests/") || $0.contains("/blobs/") }
+    }
+
+    private static func afterLastMark(_ lines: ArraySlice<String>) -> ArraySlice<String> {
+        let mark = lines.lastIndex { $0.contains("/v2/marker-") }
+        return lines[(mark.map { $0 + 1 } ?? lines.startIndex)...]
     }
 
     /// Everything in the access log: the request is what is between the first quotation marks.
