@@ -33,6 +33,25 @@ import Testing
         #expect(rank(board, a, 5000) < rank(board, b, 5000))
     }
 
+    @Test func whoIsInTroubleAgainAndAgainIsPreferredLessForLonger() throws {
+        let a = try peer(1).id
+        var board = PeerScoreboard()
+        board.penalise(a, .slow, now: at(0))
+        // Another transfer that the same trouble ended.
+        board.penalise(a, .brokeOff, now: at(500))
+        #expect(board.isPenalised(a, now: at(5499)) && !board.isPenalised(a, now: at(5500)))
+        board.penalise(a, .slow, now: at(6000))
+        #expect(board.isPenalised(a, now: at(15_999)) && !board.isPenalised(a, now: at(16_000)))
+        // Being busy is no trouble, and takes nothing away.
+        board.penalise(a, .busy, now: at(6001))
+        #expect(board.isPenalised(a, now: at(15_999)) && !board.isPenalised(a, now: at(16_000)))
+        for time in 0..<20 { board.penalise(a, .slow, now: at(20_000 + Int64(time) * 1000)) }
+        #expect(board.isPenalised(a, now: at(39_000 + 299_999)) && !board.isPenalised(a, now: at(39_000 + 300_000)))
+        board.completed(a, now: at(400_000))
+        board.penalise(a, .slow, now: at(400_000))
+        #expect(board.isPenalised(a, now: at(404_999)) && !board.isPenalised(a, now: at(405_000)))
+    }
+
     @Test func aLiarIsNotAskedAgainForTheSameContentAndAfterRepeatedOffencesForNothing() throws {
         let a = try peer(1).id
         var board = PeerScoreboard()

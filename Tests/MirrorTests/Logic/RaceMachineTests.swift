@@ -13,6 +13,9 @@ import Testing
         Race(limits: .init(attempts: attempts, lookupDeadline: at(20), deadline: deadline)) { ranks[$0] ?? 0 }
     }
 
+    /// `a` is a last resort.
+    private func willingness(_ peer: String) -> Race.Willingness { peer == "a" ? .asALastResort : .gladly }
+
     private func hedge(_ concurrent: Int) -> TimeAmount { .milliseconds(Int64(40 + concurrent * 10)) }
 
     @Test func theFirstPeerIsAskedAtOnceAndWins() {
@@ -125,9 +128,9 @@ import Testing
 
     @Test func aLastResortWaitsForTheLookupToBringSomebodyBetter() {
         var race = race()
-        #expect(race.found(["a"], lastResorts: ["a"], now: at(0), hedgeDelay: hedge) == [])
+        #expect(race.found(["a"], now: at(0), hedgeDelay: hedge, willingness: willingness) == [])
         #expect(race.nextDeadline == at(250))
-        #expect(race.found(["b"], lastResorts: ["a"], now: at(5), hedgeDelay: hedge) == [.start(0, "b")])
+        #expect(race.found(["b"], now: at(5), hedgeDelay: hedge, willingness: willingness) == [.start(0, "b")])
         // Slowness is no reason: whoever broke off before would be quick to answer again.
         #expect(race.nextDeadline == nil)
         #expect(race.timePassed(now: at(3000), hedgeDelay: hedge) == [])
@@ -136,17 +139,34 @@ import Testing
 
     @Test func aLastResortIsAskedWhenThereIsNobodyElse() {
         var race = race()
-        #expect(race.found(["a"], lastResorts: ["a"], now: at(0), hedgeDelay: hedge) == [])
+        #expect(race.found(["a"], now: at(0), hedgeDelay: hedge, willingness: willingness) == [])
         #expect(race.lookupFinished(now: at(3), hedgeDelay: hedge) == [.start(0, "a")])
         var slow = self.race()
-        #expect(slow.found(["a"], lastResorts: ["a"], now: at(0), hedgeDelay: hedge) == [])
+        #expect(slow.found(["a"], now: at(0), hedgeDelay: hedge, willingness: willingness) == [])
         #expect(slow.timePassed(now: at(249), hedgeDelay: hedge) == [])
         #expect(slow.timePassed(now: at(250), hedgeDelay: hedge) == [.start(0, "a")])
     }
 
+    @Test func whoIsAskedReluctantlyLetsOthersGoFirstForAMoment() {
+        func reluctantly(_: String) -> Race.Willingness { .reluctantly }
+        var race = race()
+        #expect(race.found(["a"], now: at(0), hedgeDelay: hedge, willingness: reluctantly) == [])
+        #expect(race.nextDeadline == at(50))
+        #expect(race.found("b", now: at(10), hedgeDelay: hedge) == [.start(0, "b")])
+        // It races as others do.
+        #expect(race.nextDeadline == at(60))
+        #expect(race.timePassed(now: at(60), hedgeDelay: hedge) == [.start(1, "a")])
+        var alone = self.race()
+        #expect(alone.found(["a"], now: at(0), hedgeDelay: hedge, willingness: reluctantly) == [])
+        #expect(alone.timePassed(now: at(50), hedgeDelay: hedge) == [.start(0, "a")])
+        var known = self.race()
+        #expect(known.found(["a"], now: at(0), hedgeDelay: hedge, willingness: reluctantly) == [])
+        #expect(known.lookupFinished(now: at(0), hedgeDelay: hedge) == [.start(0, "a")])
+    }
+
     @Test func aLastResortWaitsForWhoIsBusy() {
         var race = race()
-        _ = race.found(["a", "b"], lastResorts: ["a"], now: at(0), hedgeDelay: hedge)
+        _ = race.found(["a", "b"], now: at(0), hedgeDelay: hedge, willingness: willingness)
         _ = race.lookupFinished(now: at(1), hedgeDelay: hedge)
         #expect(race.failed(0, .busy, now: at(2), hedgeDelay: hedge) == [])
         #expect(race.nextDeadline == at(52))
@@ -183,6 +203,10 @@ import Testing
         var now: Int64 = 0
         var lookupEnded = false
         let lastResorts: Set<String> = seed % 2 == 0 ? ["p1", "p2", "p5"] : []
+        func willingness(_ peer: String) -> Race.Willingness {
+            if lastResorts.contains(peer) { return .asALastResort }
+            return peer == "p3" ? .reluctantly : .gladly
+        }
         func take(_ actions: [Race.Action], because event: String) {
             for action in actions {
                 switch action {
@@ -205,7 +229,7 @@ import Testing
             switch Int.random(in: 0..<8, using: &random) {
             case 0 where !lookupEnded:
                 take(
-                    race.found(["p\(step % 7)"], lastResorts: lastResorts, now: at(now), hedgeDelay: hedge),
+                    race.found(["p\(step % 7)"], now: at(now), hedgeDelay: hedge, willingness: willingness),
                     because: "found")
             case 1 where step > 20 && !lookupEnded:
                 lookupEnded = true

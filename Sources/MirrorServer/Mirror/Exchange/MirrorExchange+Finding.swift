@@ -50,14 +50,19 @@ extension MirrorExchange {
         guard case .racing = phase, !found.isEmpty else { return }
         resolved()
         let (digest, now, localPeer) = (request.distribution.digest, NIODeadline.now(), context.router.localPeer.id)
-        let eligible = context.directory.withScoreboard { scoreboard in
+        let directory = context.directory
+        let eligible = directory.withScoreboard { scoreboard in
             found.filter { peer in
                 peer.id != localPeer && !peer.addresses.isEmpty
                     && scoreboard.standing(of: peer.id, for: digest, now: now) != .excluded
             }
         }.filter { !distrusted.contains($0.id) }
         for peer in eligible { peers[peer.id] = peer }
-        perform(race.found(eligible.map(\.id), lastResorts: brokeOff, now: clock.now, hedgeDelay: hedgeDelay))
+        let actions = race.found(eligible.map(\.id), now: clock.now, hedgeDelay: hedgeDelay) { peer in
+            if brokeOff.contains(peer) { return .asALastResort }
+            return directory.withScoreboard { $0.isPenalised(peer, now: now) } ? .reluctantly : .gladly
+        }
+        perform(actions)
     }
 
     func lookupEnded() {

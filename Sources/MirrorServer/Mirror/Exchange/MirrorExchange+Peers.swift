@@ -51,7 +51,7 @@ extension MirrorExchange: PeerExchangeDelegate {
     }
 
     private func surplus(_ exchange: PeerExchange) {
-        _ = remove { $0.exchange === exchange }
+        gaveAll(exchange)
         exchange.cancel()
         bodyIsComplete()
     }
@@ -68,8 +68,13 @@ extension MirrorExchange: PeerExchangeDelegate {
             return
         }
         guard plan.isComplete else { return resume(after: .closedEarly, exchange) }
-        _ = remove { $0.exchange === exchange }
+        gaveAll(exchange)
         bodyIsComplete()
+    }
+
+    private func gaveAll(_ exchange: PeerExchange) {
+        guard let attempt = remove({ $0.exchange === exchange }) else { return }
+        context.directory.withScoreboard { $0.completed(attempt.exchange.peer.id, now: .now()) }
     }
 
     func exchange(_ exchange: PeerExchange, failed failure: PeerFailure) {

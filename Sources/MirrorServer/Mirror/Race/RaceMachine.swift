@@ -21,7 +21,9 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
         var deadline: NIODeadline?
         /// How long a peer that said it is busy is left alone before it is asked once more.
         var busyPause: TimeAmount = .milliseconds(50)
-        /// How long a lookup that goes on may bring somebody better than a last resort.
+        /// How long a lookup that goes on may bring somebody better than a peer that is asked reluctantly.
+        var reluctantPause: TimeAmount = .milliseconds(50)
+        /// How long it may bring somebody better than a last resort.
         var lastResortPause: TimeAmount = .milliseconds(250)
     }
 
@@ -60,11 +62,23 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
         case giveUp(Defeat)
     }
 
+    /// How gladly a peer is asked.
+    enum Willingness: Sendable, Hashable {
+        case gladly
+        /// Not first, if the lookup brings somebody else within a moment; it races as others do.
+        case reluctantly
+        /// Only when nobody else is under way or waiting, and the lookup has ended or has brought nobody better for a
+        /// while. Such a peer may be the quickest to answer, and is not to be believed for it.
+        case asALastResort
+    }
+
     private struct Waiting {
         var candidate: Candidate
         var notBefore: NIODeadline
         var isRetry = false
-        var isLastResort = false
+        var willingness = Willingness.gladly
+
+        var isLastResort: Bool { willingness == .asALastResort }
     }
 
     private struct Running {
@@ -122,20 +136,23 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
     }
 
     /// Peers were found together: the preferred one among them is asked first.
-    ///
-    /// - Parameter lastResorts: those that are asked only when nobody else is under way or waiting and the lookup has
-    ///   ended, or has brought nobody better for a while. They may be the quickest to answer, and are not to be believed
-    ///   for it.
     mutating func found(
-        _ candidates: [Candidate], lastResorts: Set<Candidate> = [], now: NIODeadline, hedgeDelay: (Int) -> TimeAmount
+        _ candidates: [Candidate], now: NIODeadline, hedgeDelay: (Int) -> TimeAmount,
+        willingness: (Candidate) -> Willingness = { _ in .gladly }
     ) -> [Action] {
         guard !isOver else { return [] }
         let new = candidates.filter { seen.insert($0).inserted }
         guard !new.isEmpty else { return [] }
         waiting += new.map { candidate in
-            guard lastResorts.contains(candidate) else { return Waiting(candidate: candidate, notBefore: now) }
-            let notBefore = lookupEnded ? now : now + limits.lastResortPause
-            return Waiting(candidate: candidate, notBefore: notBefore, isLastResort: true)
+            let willingness = willingness(candidate)
+            let pause: TimeAmount =
+                switch willingness {
+                case _ where lookupEnded: .zero
+                case .gladly: .zero
+                case .reluctantly: limits.reluctantPause
+                case .asALastResort: limits.lastResortPause
+                }
+            return Waiting(candidate: candidate, notBefore: now + pause, willingness: willingness)
         }
         return advance(now: now, hedgeDelay: hedgeDelay)
     }
@@ -149,9 +166,8 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
     mutating func lookupFinished(now: NIODeadline, hedgeDelay: (Int) -> TimeAmount) -> [Action] {
         guard !isOver else { return [] }
         lookupEnded = true
-        for index in waiting.indices where waiting[index].isLastResort && !waiting[index].isRetry {
-            waiting[index].notBefore = now
-        }
+        // Nobody better comes any more.
+        for index in waiting.indices where !waiting[index].isRetry { waiting[index].notBefore = now }
         return advance(now: now, hedgeDelay: hedgeDelay)
     }
 

@@ -15,8 +15,11 @@ struct PeerScoreboard: Sendable {
     static let blameAge: TimeAmount = .minutes(10)
     /// Offences after which a peer is asked for nothing any more, until they are too old.
     static let offenceLimit = 3
-    /// How long a peer that was busy, slow or broke off is preferred less.
-    static let penaltyAge: TimeAmount = .seconds(5)
+    /// How long a peer that was busy, slow or broke off is preferred less. Doubles each time that it is slow or breaks off
+    /// again before it has given anything whole, up to the upper bound.
+    static let penaltyAge: ClosedRange<TimeAmount> = .seconds(5)...(.minutes(5))
+    /// What goes wrong with several transfers at once counts once.
+    private static let sameTrouble: TimeAmount = .seconds(1)
     /// The first and the longest pause after a failed dial.
     static let dialPause: ClosedRange<TimeAmount> = .milliseconds(500)...(.seconds(15))
     /// A peer that nobody can replace is dialled again after this, even within the pause.
@@ -37,6 +40,9 @@ struct PeerScoreboard: Sendable {
         var lastFailedDial: NIODeadline?
         var downUntil: NIODeadline?
         var penaltyUntil: NIODeadline?
+        /// How often in a row it was slow or broke off, and when it last was.
+        var troubles = 0
+        var lastTrouble: NIODeadline?
         var latency: Double?
         var offences: [NIODeadline] = []
         var lastUsed: NIODeadline
@@ -66,9 +72,14 @@ struct PeerScoreboard: Sendable {
         if entry.offences.count(where: { now - $0 < Self.blameAge }) >= Self.offenceLimit { return .excluded }
         // The least used first; among equals the faster.
         var rank = min(entry.inUse, 1000) * 1000 + Int(min(entry.latency ?? 0, 500))
-        if let until = entry.penaltyUntil, now < until { rank += 10_000_000 }
+        if isPenalised(peer, now: now) { rank += 10_000_000 }
         if entry.liveConnections == 0, let until = entry.downUntil, now < until { rank += 100_000_000 }
         return .eligible(rank: rank)
+    }
+
+    /// Whether a peer is preferred less for what it did a while ago.
+    func isPenalised(_ peer: PeerID, now: NIODeadline) -> Bool {
+        peers[peer]?.penaltyUntil.map { now < $0 } ?? false
     }
 
     /// Whether there is a connection to a peer.
@@ -93,7 +104,21 @@ struct PeerScoreboard: Sendable {
 
     /// The peer shall be preferred less for a while.
     mutating func penalise(_ peer: PeerID, _ penalty: Penalty, now: NIODeadline) {
-        update(peer, now) { $0.penaltyUntil = now + Self.penaltyAge }
+        update(peer, now) { entry in
+            if penalty != .busy, entry.lastTrouble.map({ now - $0 >= Self.sameTrouble }) ?? true {
+                entry.troubles = min(entry.troubles + 1, 16)
+                entry.lastTrouble = now
+            }
+            let doublings = penalty == .busy ? 0 : max(0, entry.troubles - 1)
+            let age = min(
+                Self.penaltyAge.lowerBound.nanoseconds << Int64(doublings), Self.penaltyAge.upperBound.nanoseconds)
+            entry.penaltyUntil = max(entry.penaltyUntil ?? now, now + .nanoseconds(age))
+        }
+    }
+
+    /// The peer has given what it was asked for to the end.
+    mutating func completed(_ peer: PeerID, now: NIODeadline) {
+        update(peer, now) { $0.troubles = 0 }
     }
 
     /// The peer gave, or helped to give, wrong bytes for `digest`.
