@@ -28,11 +28,12 @@ tsan: ## the tests under ThreadSanitizer; ARGS="--filter NAME" narrows them
 	@scripts/deps test
 	TSAN_OPTIONS="suppressions=$(CURDIR)/Tests/tsan-suppressions" swift test --sanitize=thread --scratch-path .build-tsan $(ARGS)
 
-soak: ## the tests again and again; ROUNDS=N (20), ARGS="--filter NAME" narrows them
+soak: ## the tests again and again; ROUNDS=N (20), ARGS="--filter NAME" narrows them, STALLS=1 stops processes at random
 	@scripts/deps test
 	swift build --build-tests
 	@for round in $$(seq 1 $(or $(ROUNDS),20)); do \
-		echo "round $$round"; swift test --skip-build --parallel $(ARGS) || exit 1; done
+		echo "round $$round"; \
+		$(if $(STALLS),scripts/stalls) swift test --skip-build --parallel $(ARGS) || exit 1; done
 
 fuzz: ## the fuzz targets; ARGS go to scripts/fuzz
 	@scripts/deps build

@@ -21,18 +21,7 @@ final class GoPeer: Sendable {
     private let process: PipedProcess
     private let folder: String
 
-    private static let root = URL(fileURLWithPath: #filePath)
-        .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-        .deletingLastPathComponent()
-
-    /// The program; got once for all tests of a run.
-    private static let program = Task {
-        let process = try await PipedProcess.start([root.appendingPathComponent("scripts/go-peer").path])
-        let path = await process.lines.next()
-        let status = try await process.wait()
-        guard status == 0, let path else { throw HostError.badAnswer("scripts/go-peer failed with status \(status)") }
-        return path
-    }
+    private static let program = FetchedProgram.path(from: "scripts/go-peer")
 
     /// Starts a node of the DHT.
     ///

@@ -30,24 +30,11 @@ final class PythonPeer: Sendable {
 
     private let process: PipedProcess
 
-    private static let root = URL(fileURLWithPath: #filePath)
-        .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-        .deletingLastPathComponent()
-
-    /// The interpreter with libp2p; made once for all tests of a run.
-    private static let interpreter = Task {
-        let process = try await PipedProcess.start([root.appendingPathComponent("scripts/python-peer").path])
-        let path = await process.lines.next()
-        let status = try await process.wait()
-        guard status == 0, let path else {
-            throw HostError.badAnswer("scripts/python-peer failed with status \(status)")
-        }
-        return path
-    }
+    private static let interpreter = FetchedProgram.path(from: "scripts/python-peer")
 
     /// Starts the program; arguments as in its own help.
     static func start(_ arguments: [String]) async throws -> PythonPeer {
-        let script = root.appendingPathComponent("Tests/Interop/py_libp2p_peer.py").path
+        let script = FetchedProgram.root.appendingPathComponent("Tests/Interop/py_libp2p_peer.py").path
         return PythonPeer(
             process: try await PipedProcess.start([try await interpreter.value, script] + arguments))
     }
