@@ -1,3 +1,4 @@
+import NIOConcurrencyHelpers
 import NIOCore
 import Synchronization
 
@@ -15,17 +16,18 @@ final class ResponsiveClock: Sendable {
         var users: [ObjectIdentifier: User] = [:]
     }
 
-    private let state = Mutex(State())
+    /// Not a `Mutex`, which ThreadSanitizer cannot follow.
+    private let state = NIOLockedValueBox(State())
 
     /// All time lost up to `now`.
-    func lost(now: NIODeadline) -> TimeAmount { state.withLock { $0.meter.lost(now: now) } }
+    func lost(now: NIODeadline) -> TimeAmount { state.withLockedValue { $0.meter.lost(now: now) } }
 
     /// Somebody on this event loop wants to know. Returns the time lost before.
     func enter(on eventLoop: any EventLoop) -> TimeAmount {
         let now = NIODeadline.now()
         // After the usual pause: most requests have ended by then, and cost no pulse.
         let first = now + LagMeter.interval
-        let (before, starts) = state.withLock { state -> (TimeAmount, Bool) in
+        let (before, starts) = state.withLockedValue { state -> (TimeAmount, Bool) in
             state.users[ObjectIdentifier(eventLoop), default: User(loop: eventLoop, count: 0)].count += 1
             let starts = !state.meter.isRunning
             if starts { state.meter.start(first: first) }
@@ -38,7 +40,7 @@ final class ResponsiveClock: Sendable {
     /// Somebody no longer wants to know.
     func leave(_ eventLoop: any EventLoop) {
         let key = ObjectIdentifier(eventLoop)
-        state.withLock { state in
+        state.withLockedValue { state in
             state.users[key]?.count -= 1
             if state.users[key]?.count == 0 { state.users[key] = nil }
         }
@@ -46,7 +48,7 @@ final class ResponsiveClock: Sendable {
 
     /// A pulse goes through all event loops side by side, and then through the executor.
     private func sendPulse() {
-        let loops = state.withLock { state in state.users.values.map(\.loop) }
+        let loops = state.withLockedValue { state in state.users.values.map(\.loop) }
         guard !loops.isEmpty else { return pulseReturned() }
         let pulse = Pulse(loops.count)
         for loop in loops {
@@ -57,9 +59,9 @@ final class ResponsiveClock: Sendable {
     }
 
     private final class Pulse: Sendable {
-        private let missing: Atomic<Int>
+        private let missing: Synchronization.Atomic<Int>
 
-        init(_ count: Int) { missing = Atomic(count) }
+        init(_ count: Int) { missing = .init(count) }
 
         /// Returns whether it was the last event loop.
         func passed() -> Bool { missing.subtract(1, ordering: .relaxed).newValue == 0 }
@@ -67,7 +69,7 @@ final class ResponsiveClock: Sendable {
 
     private func pulseReturned() {
         let now = NIODeadline.now()
-        let next = state.withLock { state -> (NIODeadline, any EventLoop)? in
+        let next = state.withLockedValue { state -> (NIODeadline, any EventLoop)? in
             let due = state.meter.pulseReturned(now: now)
             guard let user = state.users.values.first else {
                 state.meter.stop()
