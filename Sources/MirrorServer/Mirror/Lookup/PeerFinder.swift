@@ -1,7 +1,7 @@
 import DequeModule
+import NIOConcurrencyHelpers
 import NIOCore
 import PeerRouting
-import Synchronization
 
 /// Looks peers up for all requests: requests for one key share a lookup, and what it found is kept for a while.
 ///
@@ -62,7 +62,7 @@ final class PeerFinder: Sendable {
 
     private let router: any PeerRouter
     private let limits: Limits
-    private let state = Mutex(State())
+    private let state = NIOLockedValueBox(State())
 
     init(router: any PeerRouter, limits: Limits = Limits()) {
         self.router = router
@@ -70,14 +70,14 @@ final class PeerFinder: Sendable {
     }
 
     /// Lookups that run now.
-    var runningLookups: Int { state.withLock { $0.running } }
+    var runningLookups: Int { state.withLockedValue { $0.running } }
 
     /// Finds who has the content of `key`.
     ///
     /// - Returns: what is known already. The subscriber hears of what comes after that.
     func find(_ key: String, _ subscriber: Subscriber) -> Known {
         let now = NIODeadline.now()
-        let (known, begins) = state.withLock { state -> (Known, UInt64?) in
+        let (known, begins) = state.withLockedValue { state -> (Known, UInt64?) in
             state.next += 1
             let id = state.next
             if var entry = state.entries[key], now < entry.expires {
@@ -109,12 +109,12 @@ final class PeerFinder: Sendable {
 
     /// The subscriber wants to hear no more. The lookup goes on.
     func forget(_ subscription: UInt64, key: String) {
-        state.withLock { _ = $0.entries[key]?.subscribers.removeValue(forKey: subscription) }
+        state.withLockedValue { _ = $0.entries[key]?.subscribers.removeValue(forKey: subscription) }
     }
 
     /// What was found for the key proved useless: the next request looks anew.
     func invalidate(_ key: String) {
-        state.withLock { state in
+        state.withLockedValue { state in
             if state.entries[key]?.isComplete ?? false { state.entries[key] = nil }
         }
     }
@@ -134,7 +134,7 @@ final class PeerFinder: Sendable {
     }
 
     private func found(_ peer: Peer, _ key: String, _ generation: UInt64) {
-        let subscribers = state.withLock { state -> [Subscriber] in
+        let subscribers = state.withLockedValue { state -> [Subscriber] in
             guard var entry = state.entries[key], entry.generation == generation else { return [] }
             guard entry.peers.count < limits.peers, !entry.peers.contains(where: { $0.id == peer.id }) else {
                 return []
@@ -149,7 +149,7 @@ final class PeerFinder: Sendable {
     }
 
     private func ended(_ key: String, _ generation: UInt64, on eventLoop: any EventLoop) {
-        let (subscribers, next) = state.withLock { state -> ([Subscriber], (String, Entry)?) in
+        let (subscribers, next) = state.withLockedValue { state -> ([Subscriber], (String, Entry)?) in
             var subscribers: [Subscriber] = []
             if var entry = state.entries[key], entry.generation == generation {
                 subscribers = Array(entry.subscribers.values)

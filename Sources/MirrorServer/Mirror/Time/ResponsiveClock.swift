@@ -16,7 +16,6 @@ final class ResponsiveClock: Sendable {
         var users: [ObjectIdentifier: User] = [:]
     }
 
-    /// Not a `Mutex`, which ThreadSanitizer cannot follow.
     private let state = NIOLockedValueBox(State())
 
     /// All time lost up to `now`.

@@ -1,7 +1,7 @@
+import NIOConcurrencyHelpers
 import NIOCore
 import OCIDistribution
 import PeerRouting
-import Synchronization
 
 /// The ``PeerScoreboard`` of all event loops, and those who wait for a dial that another one makes.
 final class PeerDirectory: Sendable {
@@ -11,13 +11,13 @@ final class PeerDirectory: Sendable {
         var addresses: [PeerID: IPAddress] = [:]
     }
 
-    private let state = Mutex(State())
+    private let state = NIOLockedValueBox(State())
 
     init() {}
 
     /// Reads or changes the scoreboard. The closure must be short.
     func withScoreboard<Result: Sendable>(_ body: (inout PeerScoreboard) -> Result) -> Result {
-        state.withLock { body(&$0.scoreboard) }
+        state.withLockedValue { body(&$0.scoreboard) }
     }
 
     /// Asks to dial a peer; for ``PeerScoreboard/DialPermit/wait``, `whenDecided` is called once, on any thread, with
@@ -25,7 +25,7 @@ final class PeerDirectory: Sendable {
     func mayDial(
         _ peer: PeerID, urgent: Bool, whenDecided: @escaping @Sendable (Bool) -> Void
     ) -> PeerScoreboard.DialPermit {
-        state.withLock { state in
+        state.withLockedValue { state in
             let permit = state.scoreboard.mayDial(peer, urgent: urgent, now: .now())
             if permit == .wait { state.waiting[peer, default: []].append(whenDecided) }
             return permit
@@ -36,7 +36,7 @@ final class PeerDirectory: Sendable {
     ///
     /// - Returns: whether there is a connection to the peer, on whatever event loop.
     func dialEnded(_ peer: PeerID, reached address: IPAddress?) -> Bool {
-        let (waiting, isAlive) = state.withLock { state in
+        let (waiting, isAlive) = state.withLockedValue { state in
             state.scoreboard.dialEnded(peer, succeeded: address != nil, now: .now())
             if let address {
                 // As bounded as the scoreboard, by starting over.
@@ -51,7 +51,7 @@ final class PeerDirectory: Sendable {
 
     /// The addresses of a peer, the one that was reached last in front.
     func ordered(_ peer: Peer) -> [IPAddress] {
-        guard peer.addresses.count > 1, let best = state.withLock({ $0.addresses[peer.id] }),
+        guard peer.addresses.count > 1, let best = state.withLockedValue({ $0.addresses[peer.id] }),
             let index = peer.addresses.firstIndex(of: best)
         else { return peer.addresses }
         var addresses = peer.addresses
