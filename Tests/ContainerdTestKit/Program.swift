@@ -45,14 +45,9 @@ private final class Child: Sendable {
     }
 
     /// Waits for its end, and blocks meanwhile.
-    func reap() {
-        var information = siginfo_t()
-        while waitid(P_PID, id_t(pid), &information, WEXITED | WNOWAIT) < 0, errno == EINTR {}
-        state.withLock { status in
-            var raw: Int32 = 0
-            while waitpid(pid, &raw, 0) < 0, errno == EINTR {}
-            status = raw & 0x7f == 0 ? (raw >> 8) & 0xff : -(raw & 0x7f)
-        }
+    func awaitEnd() {
+        waitForEnd(of: pid)
+        state.withLock { $0 = reap(pid) }
     }
 }
 
@@ -86,7 +81,7 @@ public final class Program: Sendable {
                         return nil
                     }
                 }
-                launch()?.reap()
+                launch()?.awaitEnd()
             }
         }
     }
@@ -139,15 +134,10 @@ public final class Program: Sendable {
     public var isRunning: Bool { child.status == nil }
 
     /// What it wrote to standard output.
-    public var output: String { Self.text(of: outputPath) }
+    public var output: String { textSoFar(of: outputPath) }
 
     /// What it wrote to standard error.
-    public var errors: String { Self.text(of: errorPath) }
-
-    /// A file's text, also when a character at its end is only half there yet.
-    private static func text(of path: String) -> String {
-        String(decoding: FileManager.default.contents(atPath: path) ?? Data(), as: UTF8.self)
-    }
+    public var errors: String { textSoFar(of: errorPath) }
 
     /// Sends a signal, unless the program has ended.
     public func send(_ signal: Int32) { child.send(signal) }

@@ -60,9 +60,7 @@ final class ToolProcess: Sendable {
         return await withCheckedContinuation { continuation in
             let process = process
             Thread.detachNewThread {
-                var status: Int32 = 0
-                while waitpid(process, &status, 0) == -1, errno == EINTR {}
-                continuation.resume(returning: status & 0x7f == 0 ? (status >> 8) & 0xff : -(status & 0x7f))
+                continuation.resume(returning: reap(process))
             }
         }
     }

@@ -31,13 +31,11 @@ final class ChildProcess: Sendable {
         /// Waits for the end of a process, and blocks meanwhile.
         ///
         /// It is reaped and sent signals under one lock, so that no signal meets another that has got its number.
-        func reap(_ pid: pid_t) {
-            var information = siginfo_t()
-            while waitid(P_PID, id_t(pid), &information, WEXITED | WNOWAIT) < 0, errno == EINTR {}
+        func awaitEnd(of pid: pid_t) {
+            waitForEnd(of: pid)
             let (status, waiting) = state.withLock { state -> (Status, [CheckedContinuation<Status, Never>]) in
-                var raw: Int32 = 0
-                while waitpid(pid, &raw, 0) < 0, errno == EINTR {}
-                let status: Status = raw & 0x7f == 0 ? .exited((raw >> 8) & 0xff) : .signalled(raw & 0x7f)
+                let code = reap(pid)
+                let status: Status = code >= 0 ? .exited(code) : .signalled(-code)
                 let waiting = state.waiting
                 state.status = status
                 state.waiting = []
@@ -90,7 +88,7 @@ final class ChildProcess: Sendable {
                     let pid = try spawn(
                         command, environmentStrings, input: standardInput, output: output, errors: errors)
                     continuation.resume(returning: pid)
-                    exit.reap(pid)
+                    exit.awaitEnd(of: pid)
                 } catch {
                     continuation.resume(throwing: error)
                 }
@@ -157,15 +155,10 @@ final class ChildProcess: Sendable {
     func send(_ signal: Int32) { exit.send(signal, to: pid) }
 
     /// What it wrote to standard output so far.
-    var output: String { Self.text(of: standardOutput) }
+    var output: String { textSoFar(of: standardOutput) }
 
     /// What it wrote to standard error so far.
-    var errors: String { Self.text(of: standardError) }
-
-    /// A file's text, also when a character at its end is only half there yet.
-    private static func text(of path: String) -> String {
-        String(decoding: FileManager.default.contents(atPath: path) ?? Data(), as: UTF8.self)
-    }
+    var errors: String { textSoFar(of: standardError) }
 
     /// Both outputs, for the message of a failed test.
     var log: String {

@@ -27,9 +27,7 @@ final class PipedProcess: Sendable {
                     do {
                         let child = try spawn(["setpriv", "--pdeathsig", "KILL", "--"] + arguments)
                         continuation.resume(returning: child)
-                        var status: Int32 = 0
-                        while waitpid(child.pid, &status, 0) < 0, errno == EINTR {}
-                        end.succeed(status & 0x7f == 0 ? (status >> 8) & 0xff : -(status & 0x7f))
+                        end.succeed(reap(child.pid))
                     } catch {
                         continuation.resume(throwing: error)
                     }

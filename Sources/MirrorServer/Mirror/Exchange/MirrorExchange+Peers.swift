@@ -73,8 +73,8 @@ extension MirrorExchange: PeerExchangeDelegate {
     }
 
     private func gaveAll(_ exchange: PeerExchange) {
-        guard let attempt = remove({ $0.exchange === exchange }) else { return }
-        context.directory.withScoreboard { $0.completed(attempt.exchange.peer.id, now: .now()) }
+        _ = remove { $0.exchange === exchange }
+        context.directory.withScoreboard { $0.completed(exchange.peer.id, now: .now()) }
     }
 
     func exchange(_ exchange: PeerExchange, failed failure: PeerFailure) {

@@ -46,6 +46,8 @@ struct PeerScoreboard: Sendable {
         var latency: Double?
         var offences: [NIODeadline] = []
         var lastUsed: NIODeadline
+
+        func isPenalised(now: NIODeadline) -> Bool { penaltyUntil.map { now < $0 } ?? false }
     }
 
     private struct Blame: Hashable {
@@ -72,14 +74,14 @@ struct PeerScoreboard: Sendable {
         if entry.offences.count(where: { now - $0 < Self.blameAge }) >= Self.offenceLimit { return .excluded }
         // The least used first; among equals the faster.
         var rank = min(entry.inUse, 1000) * 1000 + Int(min(entry.latency ?? 0, 500))
-        if isPenalised(peer, now: now) { rank += 10_000_000 }
+        if entry.isPenalised(now: now) { rank += 10_000_000 }
         if entry.liveConnections == 0, let until = entry.downUntil, now < until { rank += 100_000_000 }
         return .eligible(rank: rank)
     }
 
     /// Whether a peer is preferred less for what it did a while ago.
     func isPenalised(_ peer: PeerID, now: NIODeadline) -> Bool {
-        peers[peer]?.penaltyUntil.map { now < $0 } ?? false
+        peers[peer]?.isPenalised(now: now) ?? false
     }
 
     /// Whether there is a connection to a peer.
