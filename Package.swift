@@ -93,9 +93,24 @@ let package = Package(
             swiftSettings: strict
         ),
         .target(
+            name: "HTTPServer",
+            dependencies: [
+                "OCIDistribution", "ContentStore",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ] + nio,
+            swiftSettings: strict
+        ),
+        .target(
+            name: "PrometheusMetrics",
+            dependencies: [.product(name: "Metrics", package: "swift-metrics")],
+            swiftSettings: strict
+        ),
+        .target(
             name: "MirrorServer",
             dependencies: [
-                "OCIDistribution", "ContentStore", "PeerRouting",
+                "OCIDistribution", "ContentStore", "HTTPServer", "PrometheusMetrics", "PeerRouting",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "DequeModule", package: "swift-collections"),
@@ -221,11 +236,33 @@ let package = Package(
             ] + nio,
             swiftSettings: strict
         ),
+        .target(
+            name: "HTTPTestKit",
+            dependencies: ["HTTPServer", .product(name: "Logging", package: "swift-log")] + nio,
+            path: "Tests/HTTPTestKit",
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "HTTPServerTests",
+            dependencies: [
+                "HTTPServer", "HTTPTestKit", .product(name: "NIOEmbedded", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "PrometheusMetricsTests",
+            dependencies: ["PrometheusMetrics", .product(name: "Metrics", package: "swift-metrics")],
+            swiftSettings: strict
+        ),
         .testTarget(
             name: "MirrorServerTests",
             dependencies: [
-                "MirrorServer", "ContentStore", "OCIDistribution", .product(name: "NIOEmbedded", package: "swift-nio"),
+                "MirrorServer", "HTTPTestKit", "ContentStore", "OCIDistribution",
+                .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ],
             swiftSettings: strict
         ),

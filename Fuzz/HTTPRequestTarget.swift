@@ -1,7 +1,7 @@
 import NIOCore
 import NIOHTTP1
 
-@testable import MirrorServer
+@testable import HTTPServer
 
 /// The heads of HTTP requests.
 func fuzzHTTPRequest(_ input: UnsafeBufferPointer<UInt8>) {

@@ -42,7 +42,7 @@ struct StoreServerCommand: AsyncParsableCommand {
                 continuation.resume()
             }
         }
-        await server.stop(gracePeriod: .zero)
+        await server.shutdown(gracePeriod: .zero)
         withExtendedLifetime(store) {}
     }
 }

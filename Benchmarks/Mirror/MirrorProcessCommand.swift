@@ -42,7 +42,7 @@ struct MirrorProcessCommand: AsyncParsableCommand {
             observer: HTTPMetrics(factory: metrics), logger: logger)
         Self.report(try await server.start().first?.port ?? 0)
         await Self.inputEnds()
-        await server.stop(gracePeriod: .zero)
+        await server.shutdown(gracePeriod: .zero)
         await engine.shutdown()
         try await group.shutdownGracefully()
     }

@@ -33,6 +33,6 @@ struct ServerProcessCommand: AsyncParsableCommand {
                 continuation.resume()
             }
         }
-        await server.stop(gracePeriod: .zero)
+        await server.shutdown(gracePeriod: .zero)
     }
 }

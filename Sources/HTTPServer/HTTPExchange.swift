@@ -3,10 +3,18 @@ import Logging
 import NIOCore
 import NIOHTTP1
 
+#if canImport(Darwin)
+    import Darwin
+#elseif canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#endif
+
 /// One request and its response on a connection: the ``ResponseWriter`` the rest of the server works with.
 ///
 /// Confined to the connection's event loop; `Sendable` only so that it can be carried back there.
-final class HTTPExchange: ResponseWriter, @unchecked Sendable {
+package final class HTTPExchange: ResponseWriter, @unchecked Sendable {
     private enum State {
         case awaitingHead
         /// Body bytes that are still to be written.
@@ -17,15 +25,15 @@ final class HTTPExchange: ResponseWriter, @unchecked Sendable {
     /// Bodies up to this many bytes are copied behind their head, so that both leave in one write.
     private static let coalescedBytes = 16 * 1024
 
-    let eventLoop: any EventLoop
-    let request: RequestHead
-    let remoteAddress: SocketAddress?
+    package let eventLoop: any EventLoop
+    package let request: RequestHead
+    package let remoteAddress: SocketAddress?
     let startedAt: NIODeadline
-    private(set) var handler = "unknown"
-    private(set) var status: HTTPResponseStatus?
-    private(set) var bodyBytes: Int64 = 0
+    package private(set) var handler = "unknown"
+    package private(set) var status: HTTPResponseStatus?
+    package private(set) var bodyBytes: Int64 = 0
     private(set) var keepsConnection = false
-    var delegate: (any ResponseWriterDelegate)?
+    package var delegate: (any ResponseWriterDelegate)?
 
     /// Nil once the response has ended.
     private var connection: ConnectionHandler?
@@ -49,7 +57,7 @@ final class HTTPExchange: ResponseWriter, @unchecked Sendable {
     // MARK: What the server's parts use
 
     /// Says which part of the server answers, for metrics and log.
-    func begin(handler: String) {
+    package func begin(handler: String) {
         self.handler = handler
         guard let observer = connection?.server.observer, !observed else { return }
         observed = true
@@ -57,13 +65,13 @@ final class HTTPExchange: ResponseWriter, @unchecked Sendable {
     }
 
     /// Runs `action` on the event loop when the response ends in whatever way.
-    func onEnd(_ action: @escaping @Sendable () -> Void) {
+    package func onEnd(_ action: @escaping @Sendable () -> Void) {
         eventLoop.preconditionInEventLoop()
         if isOpen { endActions.append(action) } else { action() }
     }
 
     /// Sends a whole error response in the server's own format.
-    func fail(_ status: HTTPResponseStatus, _ message: String, retryAfterSeconds: Int? = nil) {
+    package func fail(_ status: HTTPResponseStatus, _ message: String, retryAfterSeconds: Int? = nil) {
         guard let connection else { return }
         let (contentType, body) = connection.server.responder.errorBody(status, message: message)
         var head = ResponseHead(status, contentLength: 0, contentType: contentType)
@@ -73,15 +81,15 @@ final class HTTPExchange: ResponseWriter, @unchecked Sendable {
 
     // MARK: ResponseWriter
 
-    var isOpen: Bool { connection != nil }
+    package var isOpen: Bool { connection != nil }
 
-    var isHeadWritten: Bool {
+    package var isHeadWritten: Bool {
         if case .awaitingHead = state { false } else { true }
     }
 
-    var isWritable: Bool { connection?.isWritable ?? false }
+    package var isWritable: Bool { connection?.isWritable ?? false }
 
-    func writeHead(_ head: ResponseHead) {
+    package func writeHead(_ head: ResponseHead) {
         eventLoop.preconditionInEventLoop()
         guard let connection else { return }
         guard case .awaitingHead = state else { return abort("a second response head was written") }
@@ -98,7 +106,7 @@ final class HTTPExchange: ResponseWriter, @unchecked Sendable {
         state = .body(remaining: sendsBody ? head.contentLength : 0)
     }
 
-    func write(_ bytes: ByteBuffer) {
+    package func write(_ bytes: ByteBuffer) {
         eventLoop.preconditionInEventLoop()
         guard let connection, sendsBody else { return }
         guard case .body(let remaining) = state else { return abort("body bytes were written before the head") }
@@ -118,13 +126,13 @@ final class HTTPExchange: ResponseWriter, @unchecked Sendable {
         }
     }
 
-    func flush() {
+    package func flush() {
         eventLoop.preconditionInEventLoop()
         sendHead()
         connection?.flushSoon()
     }
 
-    func finish() {
+    package func finish() {
         eventLoop.preconditionInEventLoop()
         guard isOpen else { return }
         guard case .body(let remaining) = state, remaining == 0 else {
@@ -134,7 +142,7 @@ final class HTTPExchange: ResponseWriter, @unchecked Sendable {
         end(complete: true)
     }
 
-    func abort(_ reason: String) {
+    package func abort(_ reason: String) {
         eventLoop.preconditionInEventLoop()
         guard let connection else { return }
         connection.server.logger.debug(
@@ -144,7 +152,7 @@ final class HTTPExchange: ResponseWriter, @unchecked Sendable {
         end(complete: false)
     }
 
-    func send(_ head: ResponseHead, body: OpenContent.Body, range: Range<Int64>) {
+    package func send(_ head: ResponseHead, body: OpenContent.Body, range: Range<Int64>) {
         eventLoop.preconditionInEventLoop()
         guard let connection else { return }
         var head = head
@@ -183,7 +191,7 @@ final class HTTPExchange: ResponseWriter, @unchecked Sendable {
         }
     }
 
-    func whenWritable() -> EventLoopFuture<Void> {
+    package func whenWritable() -> EventLoopFuture<Void> {
         eventLoop.preconditionInEventLoop()
         guard isOpen else { return eventLoop.makeFailedFuture(ResponseClosed()) }
         guard !isWritable else { return eventLoop.makeSucceededVoidFuture() }
@@ -332,5 +340,42 @@ extension Optional where Wrapped == SocketAddress {
     var ipText: String {
         guard let text = self?.ipAddress else { return "" }
         return text.hasPrefix("::ffff:") && text.contains(".") ? String(text.dropFirst(7)) : text
+    }
+}
+
+/// Sends a range of a file piece by piece with `sendfile(2)`, so that back-pressure, progress and a file that shrinks
+/// are seen between the pieces.
+final class FileTransfer {
+    private let file: ContentFile
+    private let pieceBytes: Int64
+    private var position: Int64
+    private let end: Int64
+
+    init(file: ContentFile, range: Range<Int64>, pieceBytes: Int) {
+        self.file = file
+        self.pieceBytes = Int64(pieceBytes)
+        position = range.lowerBound
+        end = range.upperBound
+    }
+
+    var remaining: Int64 { end - position }
+
+    /// The next piece to send, or nil after the last one.
+    func nextPiece() -> FileRegion? {
+        guard position < end else { return nil }
+        let next = min(end, position + pieceBytes)
+        let piece = file.fileRegion(position..<next)
+        position = next
+        return piece
+    }
+
+    /// Whether the file still reaches to the end of the range. One that does not would make `sendfile(2)` return zero
+    /// for ever.
+    var isIntact: Bool {
+        let size = try? file.fileRegion(0..<0).fileHandle.withUnsafeFileDescriptor { descriptor in
+            var status = stat()
+            return fstat(descriptor, &status) == 0 ? Int64(status.st_size) : -1
+        }
+        return (size ?? -1) >= end
     }
 }

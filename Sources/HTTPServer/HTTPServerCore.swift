@@ -12,127 +12,130 @@ import ServiceLifecycle
     import Musl
 #endif
 
-/// Listens, gives each connection to an event loop, and ends in an orderly way: what the registry server and the
-/// server for metrics have in common.
-final class HTTPServerCore: Service, Sendable {
-    private enum State {
-        case new
-        case starting
-        case running(Running)
-        case stopped
-    }
-
+/// Listens, gives each connection to an event loop, and ends in an orderly way: what the registry server and the admin
+/// server have in common. Keeps the contract of ``Lifecycle``.
+package final class HTTPServerCore: Service, Sendable {
     private struct Running: Sendable {
-        var channels: [any Channel]
-        var addresses: [SocketAddress]
-        var tables: [NIOLoopBound<ConnectionTable>]
+        var channels: [any Channel] = []
+        var addresses: [SocketAddress] = []
+        var tables: [NIOLoopBound<ConnectionTable>] = []
         var ownGroup: MultiThreadedEventLoopGroup?
-    }
-
-    /// The server was started twice, or after it was stopped.
-    struct AlreadyStarted: Error, CustomStringConvertible {
-        var description: String { "the server was started before" }
     }
 
     let context: ServerContext
     private let configuration: HTTPServerConfiguration
     private let name: String
-    private let state = NIOLockedValueBox(State.new)
+    private let lifecycle: Lifecycle
+    private let running = NIOLockedValueBox(Running())
 
-    init(
+    package init(
         name: String, configuration: HTTPServerConfiguration, responder: any RequestResponder,
         observer: (any RequestObserver)?, logger: Logger
     ) {
         self.name = name
         self.configuration = configuration
+        lifecycle = Lifecycle(name: "\(name) server")
         context = ServerContext(
             limits: configuration.limits, responder: responder, observer: observer, logger: logger)
     }
 
-    /// Where the server listens; empty before it is started and after it is stopped.
-    var addresses: [SocketAddress] {
-        state.withLockedValue { if case .running(let running) = $0 { running.addresses } else { [] } }
+    /// The addresses that are listened on; empty before the start and once the shutdown has begun.
+    package var addresses: [SocketAddress] {
+        lifecycle.isRunning ? running.withLockedValue { $0.addresses } : []
     }
+
+    /// Connections that are open now, refused ones included.
+    package var openConnections: Int { context.openConnections }
 
     /// Starts to listen.
     ///
-    /// - Throws: ``ListenError``; then nothing is left running.
+    /// - Throws: ``ListenError``, then nothing is left running; ``LifecycleError``.
     @discardableResult
-    func start() async throws -> [SocketAddress] {
-        try state.withLockedValue { state in
-            guard case .new = state else { throw AlreadyStarted() }
-            state = .starting
+    package func start() async throws -> [SocketAddress] {
+        let addresses = try await lifecycle.start {
+            var running = Running()
+            do {
+                try await open(&running)
+            } catch {
+                await stop(running, grace: .zero)
+                throw error
+            }
+            let opened = running
+            self.running.withLockedValue { $0 = opened }
+            return opened.addresses
         }
-        var ownGroup: MultiThreadedEventLoopGroup?
+        context.logger.info(
+            "\(name) listening", metadata: ["addresses": "\(addresses.map(\.endpointText).joined(separator: " "))"])
+        return addresses
+    }
+
+    /// Stops to listen, lets running responses finish for at most `gracePeriod`, then closes what is left. A further call
+    /// with a shorter period shortens the wait.
+    ///
+    /// - Parameter gracePeriod: nil for ``HTTPLimits/shutdownGracePeriod``.
+    package func shutdown(gracePeriod: Duration? = nil) async {
+        let grace = TimeAmount(max(gracePeriod ?? context.limits.shutdownGracePeriod, .zero))
+        if !lifecycle.isRunning {
+            // Already on the way: what is left of this period counts when it is over first.
+            running.withLockedValue { running in
+                for table in running.tables {
+                    table.eventLoop.execute { _ = table.value.drain(gracePeriod: grace) }
+                }
+            }
+        }
+        await lifecycle.end {
+            await self.stop(self.running.withLockedValue { $0 }, grace: grace)
+            self.context.logger.info("\(self.name) stopped")
+        }
+    }
+
+    /// Runs until the service group shuts down gracefully or the task is cancelled (then running responses are cut off).
+    ///
+    /// - Throws: as ``start()``.
+    package func run() async throws {
+        try await lifecycle.run {
+            try await start()
+        } shutdown: { isCancelled in
+            await shutdown(gracePeriod: isCancelled ? .zero : nil)
+        }
+    }
+
+    private func stop(_ running: Running, grace: TimeAmount) async {
+        for channel in running.channels { try? await channel.close() }
+        await withTaskGroup(of: Void.self) { group in
+            for table in running.tables {
+                group.addTask {
+                    try? await table.eventLoop.flatSubmit { table.value.drain(gracePeriod: grace) }.get()
+                }
+            }
+        }
+        // Before the loops end, so that nothing is given to them any more.
+        self.running.withLockedValue { $0 = Running() }
+        try? await running.ownGroup?.shutdownGracefully()
+    }
+
+    private func open(_ running: inout Running) async throws {
         let group: any EventLoopGroup
         if let given = configuration.eventLoopGroup {
             group = given
         } else {
             let made = MultiThreadedEventLoopGroup(
                 numberOfThreads: max(1, configuration.eventLoops ?? System.coreCount))
-            ownGroup = made
+            running.ownGroup = made
             group = made
         }
-        var channels: [any Channel] = []
-        do {
-            var tables: [NIOLoopBound<ConnectionTable>] = []
-            for loop in group.makeIterator() {
-                let limits = context.limits
-                tables.append(
-                    try await loop.submit {
-                        NIOLoopBound(ConnectionTable(eventLoop: loop, limits: limits), eventLoop: loop)
-                    }.get())
-            }
-            let bootstrap = makeBootstrap(group: group, tables: tables)
-            for address in configuration.listen {
-                channels += try await bind(address, with: bootstrap)
-            }
-            let addresses = channels.compactMap(\.localAddress)
-            let running = Running(channels: channels, addresses: addresses, tables: tables, ownGroup: ownGroup)
-            state.withLockedValue { $0 = .running(running) }
-            context.logger.info(
-                "\(name) listening", metadata: ["addresses": "\(addresses.map(\.endpointText).joined(separator: " "))"])
-            return addresses
-        } catch {
-            for channel in channels { try? await channel.close() }
-            try? await ownGroup?.shutdownGracefully()
-            state.withLockedValue { $0 = .stopped }
-            throw error
+        for loop in group.makeIterator() {
+            let limits = context.limits
+            running.tables.append(
+                try await loop.submit {
+                    NIOLoopBound(ConnectionTable(eventLoop: loop, limits: limits), eventLoop: loop)
+                }.get())
         }
-    }
-
-    /// Stops to listen, lets running responses finish for at most `gracePeriod`, then closes what is left.
-    func stop(gracePeriod: Duration) async {
-        let running: Running? = state.withLockedValue { state in
-            guard case .running(let running) = state else { return nil }
-            state = .stopped
-            return running
+        let bootstrap = makeBootstrap(group: group, tables: running.tables)
+        for address in configuration.listen {
+            running.channels += try await bind(address, with: bootstrap)
         }
-        guard let running else { return }
-        for channel in running.channels { try? await channel.close() }
-        let grace = TimeAmount(max(gracePeriod, .zero))
-        await withTaskGroup(of: Void.self) { group in
-            for table in running.tables {
-                group.addTask {
-                    let loop = table.eventLoop
-                    try? await loop.flatSubmit { table.value.drain(gracePeriod: grace) }.get()
-                }
-            }
-        }
-        try? await running.ownGroup?.shutdownGracefully()
-        context.logger.info("\(name) stopped")
-    }
-
-    /// Runs until the service group shuts down gracefully or the task is cancelled. Starts unless it was started.
-    func run() async throws {
-        let isNew = state.withLockedValue { if case .new = $0 { true } else { false } }
-        if isNew { try await start() }
-        do {
-            try await gracefulShutdown()
-            await stop(gracePeriod: context.limits.shutdownGracePeriod)
-        } catch {
-            await stop(gracePeriod: .zero)
-        }
+        running.addresses = running.channels.compactMap(\.localAddress)
     }
 
     // MARK: Listening
@@ -238,4 +241,14 @@ extension SocketAddress {
         guard let ipAddress, let port else { return description }
         return ipAddress.contains(":") ? "[\(ipAddress)]:\(port)" : "\(ipAddress):\(port)"
     }
+}
+
+/// Gives every read its own buffer, so that an idle connection holds none. (Allocators that say the next size make
+/// the channel keep one buffer for ever, which 10,000 idle connections would feel.)
+struct TransientReceiveAllocator: RecvByteBufferAllocator {
+    let capacity: Int
+
+    func buffer(allocator: ByteBufferAllocator) -> ByteBuffer { allocator.buffer(capacity: capacity) }
+
+    mutating func record(actualReadBytes: Int) -> Bool { false }
 }

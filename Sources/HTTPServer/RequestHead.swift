@@ -1,3 +1,4 @@
+import NIOCore
 import NIOHTTP1
 
 /// The head of one HTTP/1.x request: request line and header fields (RFC 9112 §2-§3).
@@ -36,16 +37,50 @@ public struct RequestHead: Sendable {
     }
 }
 
-/// Why a request cannot be understood. The connection is closed after the answer, because what follows on it cannot be
-/// told apart from the rest of the bad request.
-struct RequestRejection: Error, Hashable, CustomStringConvertible {
-    let status: HTTPResponseStatus
-    let reason: String
+/// The header fields of one request, kept as the bytes that arrived and decoded only when asked for.
+///
+/// Names compare without regard to case (RFC 9110 §5.1).
+public struct HeaderFields: Sendable {
+    private let bytes: ByteBuffer
+    private let index: [HeadLines.Field]
 
-    init(_ status: HTTPResponseStatus, _ reason: String) {
-        self.status = status
-        self.reason = reason
+    init(bytes: ByteBuffer, index: [HeadLines.Field]) {
+        self.bytes = bytes
+        self.index = index
     }
 
-    var description: String { "\(status.code) \(status.reasonPhrase): \(reason)" }
+    /// Number of fields, repeated names counted each time.
+    public var count: Int { index.count }
+
+    /// The value of the first field called `name`, without the blanks around it, or nil if there is none.
+    public subscript(name: String) -> String? {
+        guard let field = index.first(where: { matches($0, name) }) else { return nil }
+        return value(of: field)
+    }
+
+    /// Every value of the fields called `name`, in the order they came.
+    public func values(of name: String) -> [String] {
+        index.filter { matches($0, name) }.map(value(of:))
+    }
+
+    /// Whether a field called `name` is there.
+    public func contains(_ name: String) -> Bool {
+        index.contains { matches($0, name) }
+    }
+
+    private func value(of field: HeadLines.Field) -> String {
+        bytes.getString(at: bytes.readerIndex + Int(field.valueStart), length: Int(field.valueLength)) ?? ""
+    }
+
+    private func matches(_ field: HeadLines.Field, _ name: String) -> Bool {
+        name.utf8.count == Int(field.nameLength)
+            && bytes.withUnsafeReadableBytes { raw in
+                var position = Int(field.nameStart)
+                for byte in name.utf8 {
+                    guard lowercasedASCII(raw[position]) == lowercasedASCII(byte) else { return false }
+                    position += 1
+                }
+                return true
+            }
+    }
 }

@@ -2,9 +2,53 @@ import NIOCore
 import NIOHTTP1
 
 /// Answers the requests of a server. Called on event loops; must not block.
-protocol RequestResponder: Sendable {
+package protocol RequestResponder: Sendable {
     /// Answers one request, now or later, through `exchange`.
     func respond(to exchange: HTTPExchange)
     /// The body of an error that the server itself found.
     func errorBody(_ status: HTTPResponseStatus, message: String) -> (contentType: String, body: ByteBuffer)
+}
+
+/// What became of one request, for metrics.
+public struct RequestSummary: Sendable {
+    /// Which part of the server answered, as the `handler` label of the metrics: `v2`, `manifest`, `blob`, `livez`,
+    /// `readyz`, `unauthorized`, `unknown` (no such path or method) or `invalid` (not understood as HTTP). On an
+    /// ``AuxiliaryServer``, the path of the route.
+    public var handler: String
+    /// The request method.
+    public var method: HTTPMethod
+    /// The request target; empty for a request that was not understood.
+    public var target: String
+    /// The status of the response; nil if the connection ended before there was one.
+    public var status: HTTPResponseStatus?
+    /// Bytes of body given to the client's socket.
+    public var bodyBytes: Int64
+    /// Time from the end of the request head to the end of the response.
+    public var duration: Duration
+    /// Whether the response was sent to its end.
+    public var isComplete: Bool
+    /// The client's address, if it has one.
+    public var remoteAddress: SocketAddress?
+
+    package init(
+        handler: String, method: HTTPMethod, target: String, status: HTTPResponseStatus?, bodyBytes: Int64,
+        duration: Duration, isComplete: Bool, remoteAddress: SocketAddress?
+    ) {
+        self.handler = handler
+        self.method = method
+        self.target = target
+        self.status = status
+        self.bodyBytes = bodyBytes
+        self.duration = duration
+        self.isComplete = isComplete
+        self.remoteAddress = remoteAddress
+    }
+}
+
+/// Hears of every request, on event loops: implementations must be quick and must not block.
+public protocol RequestObserver: Sendable {
+    /// A request was routed to `handler`.
+    func requestBegan(handler: String)
+    /// The response to a request ended. For `handler` `invalid` there was no ``requestBegan(handler:)``.
+    func requestEnded(_ summary: RequestSummary)
 }

@@ -6,11 +6,12 @@
     import Musl
 #endif
 
-/// What the system says of this process, under the names Prometheus clients use everywhere. Read from `/proc`; where
-/// there is none the values are zero.
+/// The process metrics of the system, under the names Prometheus clients use everywhere. Read from `/proc`; where there
+/// is none the values are zero.
 public enum ProcessMetrics {
     /// Adds them to a registry. The values are read when the registry is.
     public static func register(in registry: PrometheusRegistry) {
+        for (name, help) in descriptions { registry.describe(name, help: help) }
         registry.counter("process_cpu_seconds_total") { cpuSeconds }
         registry.gauge("process_resident_memory_bytes") { Double(residentBytes) }
         registry.gauge("process_virtual_memory_bytes") { Double(memoryPages(field: 0)) * Double(getpagesize()) }
@@ -20,6 +21,16 @@ public enum ProcessMetrics {
         let start = startTime
         registry.gauge("process_start_time_seconds") { start }
     }
+
+    private static let descriptions = [
+        "process_cpu_seconds_total": "Total user and system CPU time spent.",
+        "process_resident_memory_bytes": "Resident memory size.",
+        "process_virtual_memory_bytes": "Virtual memory size.",
+        "process_open_fds": "Number of open file descriptors.",
+        "process_max_fds": "Maximum number of open file descriptors.",
+        "process_start_time_seconds": "Start time of the process since the Unix epoch.",
+        "process_threads": "Number of threads.",
+    ]
 
     /// Bytes of memory that are resident now; 0 where the system does not say.
     public static var residentBytes: Int { memoryPages(field: 1) * Int(getpagesize()) }
@@ -84,5 +95,15 @@ public enum ProcessMetrics {
         var bytes = [UInt8](repeating: 0, count: 4096)
         let count = read(descriptor, &bytes, bytes.count)
         return count > 0 ? String(decoding: bytes[..<count], as: UTF8.self) : ""
+    }
+}
+
+/// The time of day.
+package enum WallClock {
+    /// Seconds since 1970-01-01 00:00 UTC.
+    package static var secondsSince1970: Double {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return Double(time.tv_sec) + Double(time.tv_nsec) / 1_000_000_000
     }
 }

@@ -1,7 +1,7 @@
 /// Writes the Prometheus text exposition format, version 0.0.4.
-struct PrometheusText {
+package struct PrometheusText {
     /// The `Content-Type` of it.
-    static let contentType = "text/plain; version=0.0.4; charset=utf-8"
+    package static let contentType = "text/plain; version=0.0.4; charset=utf-8"
 
     private(set) var bytes: [UInt8] = []
 

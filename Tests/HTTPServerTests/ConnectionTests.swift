@@ -1,12 +1,11 @@
-import ContentStore
 import Foundation
+import HTTPTestKit
 import NIOCore
 import NIOEmbedded
 import NIOHTTP1
-import Synchronization
 import Testing
 
-@testable import MirrorServer
+@testable import HTTPServer
 
 @Suite struct ConnectionTests {
     private let get = "GET /a HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -381,12 +380,4 @@ final class RecordingDelegate: ResponseWriterDelegate, @unchecked Sendable {
     private(set) var closed = 0
     func responseWriterIsWritable(_ writer: any ResponseWriter) { writable += 1 }
     func responseWriterDidClose(_ writer: any ResponseWriter) { closed += 1 }
-}
-
-final class RecordingObserver: RequestObserver {
-    private let state = Mutex<(began: Int, summaries: [RequestSummary])>((0, []))
-    var began: Int { state.withLock { $0.began } }
-    var summaries: [RequestSummary] { state.withLock { $0.summaries } }
-    func requestBegan(handler: String) { state.withLock { $0.began += 1 } }
-    func requestEnded(_ summary: RequestSummary) { state.withLock { $0.summaries.append(summary) } }
 }

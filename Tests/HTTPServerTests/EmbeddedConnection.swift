@@ -1,10 +1,11 @@
 import Foundation
+import HTTPTestKit
 import NIOCore
 import NIOEmbedded
 import NIOHTTP1
 import Synchronization
 
-@testable import MirrorServer
+@testable import HTTPServer
 
 /// Answers in the way a test tells it to, by default at once with the target as body.
 final class ScriptedResponder: RequestResponder, @unchecked Sendable {

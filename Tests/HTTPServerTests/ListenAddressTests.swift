@@ -1,7 +1,7 @@
 import NIOCore
 import Testing
 
-@testable import MirrorServer
+@testable import HTTPServer
 
 @Suite struct ListenAddressTests {
     @Test(

@@ -1,8 +1,9 @@
+import HTTPTestKit
 import NIOCore
 import NIOHTTP1
 import Testing
 
-@testable import MirrorServer
+@testable import HTTPServer
 
 @Suite struct RequestParserTests {
     /// What became of some bytes: the requests found, then why it stopped, if it did.

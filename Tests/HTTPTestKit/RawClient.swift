@@ -1,26 +1,31 @@
 import NIOCore
 import NIOPosix
-import Testing
 
 /// A response as it came over the wire.
-struct RawResponse: Sendable {
-    var status: Int
-    var fields: [String: String]
-    var body: ByteBuffer
+package struct RawResponse: Sendable {
+    package var status: Int
+    package var fields: [String: String]
+    package var body: ByteBuffer
 
-    var text: String { String(buffer: body) }
+    package var text: String { String(buffer: body) }
 
-    subscript(name: String) -> String? { fields[name.lowercased()] }
+    package subscript(name: String) -> String? { fields[name.lowercased()] }
 }
 
 /// A connection that sends any bytes and reads responses byte by byte, so that tests see exactly what is sent.
-final class RawClient {
-    struct Closed: Error {}
+package final class RawClient {
+    package struct Closed: Error {}
+
+    /// A response that no client should have to read.
+    package struct InvalidResponse: Error {
+        let reason: String
+        init(_ reason: String) { self.reason = reason }
+    }
 
     private let outbound: NIOAsyncChannelOutboundWriter<ByteBuffer>
     private var inbound: NIOAsyncChannelInboundStream<ByteBuffer>.AsyncIterator
     private var received = ByteBuffer()
-    let channel: any Channel
+    package let channel: any Channel
 
     private init(
         _ channel: any Channel, _ inbound: NIOAsyncChannelInboundStream<ByteBuffer>,
@@ -32,7 +37,7 @@ final class RawClient {
     }
 
     /// Connects, runs `body`, closes.
-    static func with<Result>(
+    package static func with<Result>(
         port: Int, host: String = "127.0.0.1", receiveBuffer: Int? = nil,
         _ body: (RawClient) async throws -> Result
     ) async throws -> Result {
@@ -55,31 +60,31 @@ final class RawClient {
         }
     }
 
-    func send(_ text: String) async throws { try await outbound.write(ByteBuffer(string: text)) }
+    package func send(_ text: String) async throws { try await outbound.write(ByteBuffer(string: text)) }
 
-    func send(_ bytes: [UInt8]) async throws { try await outbound.write(ByteBuffer(bytes: bytes)) }
+    package func send(_ bytes: [UInt8]) async throws { try await outbound.write(ByteBuffer(bytes: bytes)) }
 
     /// Ends our side of the connection.
-    func endSending() { outbound.finish() }
+    package func endSending() { outbound.finish() }
 
     /// One request with the fields every request has.
-    func request(_ path: String, method: String = "GET", fields: String = "") async throws -> RawResponse {
+    package func request(_ path: String, method: String = "GET", fields: String = "") async throws -> RawResponse {
         try await send("\(method) \(path) HTTP/1.1\r\nHost: test\r\n\(fields)\r\n")
         return try await response(isHead: method == "HEAD")
     }
 
     /// Reads one response.
-    func response(isHead: Bool = false) async throws -> RawResponse {
+    package func response(isHead: Bool = false) async throws -> RawResponse {
         let head = try await self.head()
         var response = RawResponse(status: head.status, fields: head.fields, body: ByteBuffer())
         guard !isHead, head.status != 304 else { return response }
-        let length = try #require(Int(response["content-length"] ?? ""))
+        guard let length = Int(response["content-length"] ?? "") else { throw InvalidResponse("no Content-Length") }
         response.body = try await body(length)
         return response
     }
 
     /// Reads the head of a response.
-    func head() async throws -> (status: Int, fields: [String: String]) {
+    package func head() async throws -> (status: Int, fields: [String: String]) {
         while true {
             if let end = received.readableBytesView.firstRange(of: Array("\r\n\r\n".utf8)) {
                 let length = end.upperBound - received.readerIndex
@@ -90,7 +95,7 @@ final class RawClient {
                 for line in lines.dropFirst() {
                     let parts = line.split(separator: ":", maxSplits: 1)
                     let name = parts[0].lowercased()
-                    try #require(fields[name] == nil, "repeated field \(name)")
+                    guard fields[name] == nil else { throw InvalidResponse("repeated field \(name)") }
                     fields[name] = parts[1].trimmingPrefix(" ").description
                 }
                 return (status, fields)
@@ -100,14 +105,14 @@ final class RawClient {
     }
 
     /// Reads exactly `length` bytes.
-    func body(_ length: Int) async throws -> ByteBuffer {
+    package func body(_ length: Int) async throws -> ByteBuffer {
         while received.readableBytes < length { try await receive() }
         guard let bytes = received.readSlice(length: length) else { throw Closed() }
         return bytes
     }
 
     /// Reads until the server closes; a reset counts as that.
-    func remainder() async -> ByteBuffer {
+    package func remainder() async -> ByteBuffer {
         do {
             while true { try await receive() }
         } catch {}

@@ -1,10 +1,10 @@
 /// SplitMix64: the same numbers for the same seed, everywhere.
-struct SeededGenerator: RandomNumberGenerator {
+package struct SeededGenerator: RandomNumberGenerator {
     private var state: UInt64
 
-    init(seed: UInt64) { state = seed }
+    package init(seed: UInt64) { state = seed }
 
-    mutating func next() -> UInt64 {
+    package mutating func next() -> UInt64 {
         state &+= 0x9e37_79b9_7f4a_7c15
         var z = state
         z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
@@ -14,8 +14,8 @@ struct SeededGenerator: RandomNumberGenerator {
 }
 
 /// Requests, good and bad, that random ones are made from.
-enum RequestSamples {
-    static let texts = [
+package enum RequestSamples {
+    package static let texts = [
         "GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n",
         "HEAD /livez HTTP/1.0\r\n\r\n",
         "GET /v2/library/demo/manifests/1.0?ns=docker.io HTTP/1.1\r\nHost: a\r\nUser-Agent: x\r\nAccept: */*\r\n\r\n",
@@ -28,7 +28,7 @@ enum RequestSamples {
     ]
 
     /// A few samples in a row with some bytes changed, removed, doubled or inserted.
-    static func random(using generator: inout SeededGenerator) -> [UInt8] {
+    package static func random(using generator: inout SeededGenerator) -> [UInt8] {
         var bytes: [UInt8] = []
         for _ in 0..<Int.random(in: 1...4, using: &generator) {
             bytes += texts[Int.random(in: 0..<texts.count, using: &generator)].utf8

@@ -1,14 +1,15 @@
+import HTTPTestKit
 import NIOCore
 import NIOPosix
 import Testing
 
 @testable import MirrorServer
 
-@Suite struct AuxiliaryServerTests {
+@Suite struct AdminServerTests {
     private struct Failure: Error {}
 
     @Test func routesByPath() async throws {
-        let server = AuxiliaryServer(
+        let server = AdminServer(
             configuration: HTTPServerConfiguration(
                 listen: [ListenAddress(host: "127.0.0.1", port: 0)],
                 eventLoopGroup: MultiThreadedEventLoopGroup.singleton),
@@ -35,7 +36,7 @@ import Testing
             #expect(try await client.request("/metrics", method: "PUT").status == 405)
             #expect(try await client.request("/metrics/x").status == 404)
         }
-        await server.stop(gracePeriod: .zero)
+        await server.shutdown(gracePeriod: .zero)
         #expect(server.addresses.isEmpty)
     }
 }

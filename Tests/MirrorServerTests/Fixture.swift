@@ -1,6 +1,6 @@
 import ContentStore
 import Foundation
-import Logging
+import HTTPTestKit
 import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
@@ -112,12 +112,6 @@ final class FileStore: ContentStore {
     }
 }
 
-let quiet: Logger = {
-    var logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
-    logger.logLevel = .debug
-    return logger
-}()
-
 /// Runs `body` with a server on a port of the loopback address, and stops it.
 func withServer<Result>(
     store: any ContentStore,
@@ -139,10 +133,10 @@ func withServer<Result>(
     let port = try #require(try await server.start().first?.port)
     do {
         let result = try await body(server, port)
-        await server.stop(gracePeriod: .zero)
+        await server.shutdown(gracePeriod: .zero)
         return result
     } catch {
-        await server.stop(gracePeriod: .zero)
+        await server.shutdown(gracePeriod: .zero)
         throw error
     }
 }

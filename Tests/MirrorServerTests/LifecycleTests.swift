@@ -1,5 +1,6 @@
 import ContentStore
 import Foundation
+import HTTPTestKit
 import NIOCore
 import NIOPosix
 import OCIDistribution
@@ -192,7 +193,7 @@ import Testing
                 try await RawClient.with(port: port, receiveBuffer: 4096) { busy in
                     try await busy.send(get(files.blobPath) + get("/v2/"))
                     #expect(try await busy.head().status == 200)
-                    async let stopped: Void = server.stop(gracePeriod: .seconds(600))
+                    async let stopped: Void = server.shutdown(gracePeriod: .seconds(600))
                     // The idle connection is closed while the transfer runs.
                     #expect(await idle.remainder().readableBytes == 0)
                     await #expect(throws: (any Error).self) {
@@ -216,7 +217,7 @@ import Testing
             try await RawClient.with(port: port, receiveBuffer: 4096) { client async throws in
                 try await client.send(get(files.blobPath))
                 #expect(try await client.head().status == 200)
-                await server.stop(gracePeriod: .milliseconds(50))
+                await server.shutdown(gracePeriod: .milliseconds(50))
                 #expect(server.openConnections == 0)
                 #expect(await client.remainder().readableBytes < Int(files.size))
             }

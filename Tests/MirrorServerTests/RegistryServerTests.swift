@@ -1,5 +1,6 @@
 import ContentStore
 import Foundation
+import HTTPTestKit
 import NIOConcurrencyHelpers
 import NIOCore
 import NIOHTTP1

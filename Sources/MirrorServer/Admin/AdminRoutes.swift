@@ -1,21 +1,24 @@
+import HTTPServer
 import NIOCore
 import PeerRouting
+import PrometheusMetrics
 
-extension AuxiliaryServer.Route {
+extension AdminServer.Route {
     /// `/metrics`: everything in `registry`, in the Prometheus text format 0.0.4.
-    public static func metrics(_ registry: PrometheusRegistry) -> AuxiliaryServer.Route {
-        AuxiliaryServer.Route("/metrics") { _ in
-            AuxiliaryServer.Response(
+    public static func metrics(_ registry: PrometheusRegistry) -> AdminServer.Route {
+        MetricDescriptions.describe(in: registry)
+        return AdminServer.Route("/metrics") { _ in
+            AdminServer.Response(
                 contentType: PrometheusText.contentType, fields: [("Cache-Control", "no-store")],
                 body: ByteBuffer(bytes: registry.text()))
         }
     }
 
     /// `/debug/web/metadata`: who this node is, as `{"libp2p":{"id":"12D3…"}}`.
-    public static func metadata(_ router: any PeerRouter) -> AuxiliaryServer.Route {
-        AuxiliaryServer.Route("/debug/web/metadata") { _ in
+    public static func metadata(_ router: any PeerRouter) -> AdminServer.Route {
+        AdminServer.Route("/debug/web/metadata") { _ in
             // A peer ID is base58 and needs no escaping.
-            AuxiliaryServer.Response(
+            AdminServer.Response(
                 contentType: "application/json",
                 body: ByteBuffer(string: #"{"libp2p":{"id":"\#(router.localPeer.id)"}}"#))
         }

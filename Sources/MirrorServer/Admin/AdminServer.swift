@@ -1,3 +1,4 @@
+import HTTPServer
 import Logging
 import NIOCore
 import NIOHTTP1
@@ -5,7 +6,7 @@ import ServiceLifecycle
 
 /// A small HTTP server for what is not on the registry port, such as metrics: a table of paths and the closures that
 /// answer them, with the same limits and the same orderly end as ``RegistryServer``.
-public final class AuxiliaryServer: Service, Sendable {
+public final class AdminServer: Service, Sendable {
     /// A whole response in memory.
     public struct Response: Sendable {
         /// The status.
@@ -71,13 +72,62 @@ public final class AuxiliaryServer: Service, Sendable {
     /// The addresses that are listened on; empty when the server does not run.
     public var addresses: [SocketAddress] { core.addresses }
 
-    /// Stops; see ``RegistryServer/stop(gracePeriod:)``.
-    public func stop(gracePeriod: Duration? = nil) async {
-        await core.stop(gracePeriod: gracePeriod ?? core.context.limits.shutdownGracePeriod)
+    /// Stops; see ``RegistryServer/shutdown(gracePeriod:)``.
+    public func shutdown(gracePeriod: Duration? = nil) async {
+        await core.shutdown(gracePeriod: gracePeriod)
     }
 
     /// Serves until shut down; see ``RegistryServer/run()``.
     ///
     /// - Throws: ``ListenError`` when an address cannot be listened on.
     public func run() async throws { try await core.run() }
+}
+
+/// Finds the route for a path: the exact one, else the longest one ending in `/` that the path begins with.
+struct RouteTable: RequestResponder {
+    private let exact: [String: AdminServer.Route]
+    /// Longest first.
+    private let prefixes: [AdminServer.Route]
+    private let logger: Logger
+
+    init(routes: [AdminServer.Route], logger: Logger) {
+        exact = Dictionary(routes.map { ($0.path, $0) }, uniquingKeysWith: { $1 })
+        prefixes = exact.values.filter { $0.path.hasSuffix("/") }.sorted { $0.path.utf8.count > $1.path.utf8.count }
+        self.logger = logger
+    }
+
+    func respond(to exchange: HTTPExchange) {
+        let request = exchange.request
+        let path = String(request.path)
+        guard let route = exact[path] ?? prefixes.first(where: { path.hasPrefix($0.path) }) else {
+            exchange.begin(handler: "unknown")
+            return exchange.fail(.notFound, "there is nothing at this path")
+        }
+        exchange.begin(handler: route.path)
+        guard request.method == .GET || request.method == .HEAD else {
+            return exchange.fail(.methodNotAllowed, "only GET and HEAD are supported here")
+        }
+        let logger = self.logger
+        let task = Task {
+            do {
+                let response = try await route.handler(request)
+                exchange.eventLoop.execute {
+                    var head = ResponseHead(response.status, contentLength: 0, contentType: response.contentType)
+                    head.fields = response.fields
+                    exchange.send(head, body: response.body)
+                }
+            } catch {
+                guard !Task.isCancelled else { return }
+                logger.warning("a request failed", metadata: ["path": "\(path)", "error": "\(error)"])
+                exchange.eventLoop.execute {
+                    if !exchange.isHeadWritten { exchange.fail(.internalServerError, "the request failed") }
+                }
+            }
+        }
+        exchange.onEnd { task.cancel() }
+    }
+
+    func errorBody(_ status: HTTPResponseStatus, message: String) -> (contentType: String, body: ByteBuffer) {
+        ("text/plain; charset=utf-8", ByteBuffer(string: message + "\n"))
+    }
 }

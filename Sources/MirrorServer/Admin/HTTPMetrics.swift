@@ -1,3 +1,4 @@
+import HTTPServer
 import Metrics
 import NIOHTTP1
 import Synchronization

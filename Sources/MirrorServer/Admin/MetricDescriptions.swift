@@ -1,4 +1,6 @@
-/// The help texts of the metrics this package makes.
+import PrometheusMetrics
+
+/// The help texts of this module's metrics.
 enum MetricDescriptions {
     static let help: [String: String] = [
         "spegel_mirror_requests_total": "Requests for content that is not local, by whether a peer's content answered.",
@@ -23,17 +25,10 @@ enum MetricDescriptions {
         "http_request_duration_seconds": "Time from the end of a request's head to the end of the response.",
         "http_response_size_bytes": "Size of response bodies.",
         "http_requests_inflight": "Requests being answered.",
-        "process_cpu_seconds_total": "Total user and system CPU time spent.",
-        "process_resident_memory_bytes": "Resident memory size.",
-        "process_virtual_memory_bytes": "Virtual memory size.",
-        "process_open_fds": "Number of open file descriptors.",
-        "process_max_fds": "Maximum number of open file descriptors.",
-        "process_start_time_seconds": "Start time of the process since the Unix epoch.",
-        "process_threads": "Number of threads.",
     ]
 
-    /// A help text for a metric of somebody else.
-    static func fallback(for name: String) -> String {
-        name.split(separator: "_").joined(separator: " ") + "."
+    /// Sets the help texts in a registry.
+    static func describe(in registry: PrometheusRegistry) {
+        for (name, text) in help { registry.describe(name, help: text) }
     }
 }

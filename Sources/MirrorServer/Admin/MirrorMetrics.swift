@@ -1,5 +1,6 @@
 import Metrics
 import NIOCore
+import PrometheusMetrics
 import Synchronization
 
 /// What the mirror counts, under the names of the field where they exist.

@@ -1,4 +1,5 @@
 import ContentStore
+import HTTPServer
 import Logging
 import NIOCore
 import NIOHTTP1

@@ -1,4 +1,5 @@
 import ContentStore
+import HTTPServer
 import Logging
 import NIOCore
 import OCIDistribution
@@ -76,17 +77,17 @@ public final class RegistryServer: Service, Sendable {
     public var addresses: [SocketAddress] { core.addresses }
 
     /// Connections that are open now.
-    public var openConnections: Int { core.context.openConnections }
+    public var openConnections: Int { core.openConnections }
 
     /// Stops to listen, closes idle connections, and lets running responses finish.
     ///
     /// - Parameter gracePeriod: how long they may take before they are cut off; nil for
     ///   ``HTTPLimits/shutdownGracePeriod``.
-    public func stop(gracePeriod: Duration? = nil) async {
-        await core.stop(gracePeriod: gracePeriod ?? core.context.limits.shutdownGracePeriod)
+    public func shutdown(gracePeriod: Duration? = nil) async {
+        await core.shutdown(gracePeriod: gracePeriod)
     }
 
-    /// Serves until the service group shuts down gracefully (then as ``stop(gracePeriod:)``) or the task is cancelled
+    /// Serves until the service group shuts down gracefully (then as ``shutdown(gracePeriod:)``) or the task is cancelled
     /// (then running responses are cut off). Starts the server unless it was started.
     ///
     /// - Throws: ``ListenError`` when an address cannot be listened on.

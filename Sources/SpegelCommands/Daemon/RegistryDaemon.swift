@@ -109,10 +109,10 @@ struct RegistryDaemon {
             isReady: { store.isReady() && peers?.router.isReady ?? true })
     }
 
-    private func metricsServer(peers: PeerServices?, metrics: PrometheusRegistry) -> AuxiliaryServer {
-        var routes: [AuxiliaryServer.Route] = [.metrics(metrics)]
+    private func metricsServer(peers: PeerServices?, metrics: PrometheusRegistry) -> AdminServer {
+        var routes: [AdminServer.Route] = [.metrics(metrics)]
         if let peers, configuration.debugWebEnabled { routes.append(.metadata(peers.router)) }
-        return AuxiliaryServer(
+        return AdminServer(
             configuration: HTTPServerConfiguration(listen: [configuration.metricsAddress]), routes: routes,
             logger: logger)
     }

@@ -54,7 +54,7 @@ struct Node: Sendable {
     }
 
     func stop() async {
-        await server.stop(gracePeriod: .zero)
+        await server.shutdown(gracePeriod: .zero)
         await engine.shutdown()
     }
 

@@ -1,0 +1,3 @@
+// What an embedder names when it configures a server: `ListenAddress`, `HTTPLimits`, `PrometheusRegistry`, …
+@_exported public import HTTPServer
+@_exported public import PrometheusMetrics
