@@ -145,7 +145,7 @@ let package = Package(
         ),
         .executableTarget(name: "spegel", dependencies: ["SpegelCommands"], swiftSettings: strict),
         .executableTarget(
-            name: "EmbeddingExample",
+            name: "RegistryOnly",
             dependencies: [
                 "OCIDistribution", "ContentStore", "MirrorServer",
                 .product(name: "Logging", package: "swift-log"),
@@ -153,7 +153,18 @@ let package = Package(
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
-            path: "Examples/Embedding",
+            path: "Examples/RegistryOnly",
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "PeerToPeerNode",
+            dependencies: [
+                "ContentStore", "MirrorServer", "PeerRouting",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+            ],
+            path: "Examples/PeerToPeerNode",
             swiftSettings: strict
         ),
         .executableTarget(
@@ -259,7 +270,7 @@ let package = Package(
         .testTarget(
             name: "MirrorServerTests",
             dependencies: [
-                "MirrorServer", "HTTPTestKit", "ContentStore", "OCIDistribution",
+                "MirrorServer", "HTTPTestKit", "ContentStore", "OCIDistribution", "PeerRouting",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),

@@ -237,7 +237,7 @@ extension IOError {
 
 extension SocketAddress {
     /// `host:port` with an IPv6 host in brackets.
-    var endpointText: String {
+    package var endpointText: String {
         guard let ipAddress, let port else { return description }
         return ipAddress.contains(":") ? "[\(ipAddress)]:\(port)" : "\(ipAddress):\(port)"
     }

@@ -93,6 +93,9 @@ package final class Lifecycle: Sendable {
             try await start()
         } catch LifecycleError.alreadyStarted {
             // By ``start(_:)`` before; it works already.
+        } catch  where Task.isCancelled && !(error is LifecycleError) {
+            // The start was interrupted and has undone itself.
+            return
         }
         await cancelWhenGracefulShutdown { await self.waitUntilEnding() }
         await shutdown(Task.isCancelled)

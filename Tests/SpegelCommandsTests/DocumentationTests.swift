@@ -34,7 +34,8 @@ import Testing
         }
     }
 
-    @Test func theEmbeddingExampleIsTheCompiledOne() throws {
-        #expect(try read("docs/embedding.md").contains("```swift\n\(read("Examples/Embedding/Embedding.swift"))```"))
+    @Test(arguments: ["PeerToPeerNode", "RegistryOnly"]) func theExamplesAreTheCompiledOnes(name: String) throws {
+        let source = try read("Examples/\(name)/\(name).swift")
+        #expect(try read("docs/embedding.md").contains("```swift\n\(source)```"))
     }
 }

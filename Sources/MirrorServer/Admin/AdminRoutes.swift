@@ -23,4 +23,15 @@ extension AdminServer.Route {
                 body: ByteBuffer(string: #"{"libp2p":{"id":"\#(router.localPeer.id)"}}"#))
         }
     }
+
+    /// `/debug/status`: the state of a node as JSON; see ``MirrorNode/Status``.
+    static func status(_ status: @escaping @Sendable () async -> MirrorNode.Status?) -> AdminServer.Route {
+        AdminServer.Route("/debug/status") { _ in
+            guard let status = await status() else {
+                return AdminServer.Response(.serviceUnavailable, body: ByteBuffer(string: "the node has ended\n"))
+            }
+            return AdminServer.Response(
+                contentType: "application/json", fields: [("Cache-Control", "no-store")], body: try status.json())
+        }
+    }
 }

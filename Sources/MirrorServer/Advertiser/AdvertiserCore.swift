@@ -4,7 +4,7 @@ import Metrics
 import OCIDistribution
 import PeerRouting
 
-/// The advertiser's state: what is wanted, what the router has been told, and what is still to be told.
+/// The advertiser's state: the keys to advertise, those the router has accepted, and those it has still to be given.
 actor AdvertiserCore {
     private let configuration: AdvertiserConfiguration
     private let store: any ContentStore
@@ -12,42 +12,46 @@ actor AdvertiserCore {
     private let logger: Logger
     private var metrics: AdvertiserMetrics
     private var wanted: AdvertisedSet
-    /// What the router was told and has taken.
+    /// Keys that the router has accepted.
     private(set) var advertised: Set<String> = []
     private var adding: Set<String> = []
-    /// What the router is being told of now: no longer to be added, and not advertised before the router has answered.
-    private var offering: Set<String> = []
+    /// Keys of the call to the router that is under way: no longer to be added, and not yet accepted.
+    private var inFlight: Set<String> = []
     private var removing: Set<String> = []
-    /// Keys that the router did not take; they are tried again after a while.
+    /// Keys that the router did not accept; they are retried after a while.
     private var refused: Set<String> = []
     private var wake: AsyncStream<Void>.Continuation
     private let wakeups: AsyncStream<Void>
     private var isFlushing = false
-    /// Waits to try again what the router refused.
+    /// Waits to retry what the router refused.
     private var retry: Task<Void, Never>?
     /// Counts events, so that a comparison with the store can tell that it was overtaken.
     private var changes = 0
+    private var eventLog: StoreEventLog
 
     init(
         configuration: AdvertiserConfiguration, store: any ContentStore, router: any PeerRouter,
-        metrics: AdvertiserMetrics, logger: Logger
+        filter: ReferenceFilter, metrics: AdvertiserMetrics, logger: Logger
     ) {
         self.configuration = configuration
         self.store = store
         self.router = router
         self.metrics = metrics
         self.logger = logger
-        wanted = AdvertisedSet(filter: configuration.filter)
+        eventLog = StoreEventLog(logger: logger)
+        wanted = AdvertisedSet(filter: filter)
         (wakeups, wake) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
     }
 
-    /// Takes in a change of the store. What it means for the router follows within the batch delay.
-    func take(_ event: ContentEvent) {
-        let before = wanted.isReceivingSnapshot
+    /// What the store's events said so far.
+    var storeSummary: StoreEventLog.Summary { eventLog.summary }
+
+    /// Applies a change of the store. The router is given the difference within the batch delay.
+    func apply(_ event: ContentEvent) {
+        eventLog.record(event)
         wanted.apply(event)
         changes += 1
         guard !wanted.isReceivingSnapshot else { return }
-        log(event, isSnapshot: before)
         gather()
     }
 
@@ -66,7 +70,7 @@ actor AdvertiserCore {
         wake.yield()
     }
 
-    /// Gives the gathered changes to the router, again and again until cancelled.
+    /// Gives the gathered changes to the router until cancelled.
     func flushLoop() async {
         defer { retry?.cancel() }
         var delay = configuration.retryDelay
@@ -82,8 +86,7 @@ actor AdvertiserCore {
         }
     }
 
-    /// Tries again what was refused. Meanwhile changes are given to the router as ever: what is withdrawn may be what
-    /// makes room.
+    /// Retries what was refused. Meanwhile changes are given to the router as before: withdrawn keys may make room.
     private func retryLater(_ delay: Duration) {
         guard retry == nil else { return }
         retry = Task {
@@ -98,9 +101,9 @@ actor AdvertiserCore {
     /// Gives everything that is left to the router.
     func flushAll() async { _ = await flush() }
 
-    /// - Returns: whether the router took everything.
+    /// - Returns: whether the router accepted everything.
     private func flush() async -> Bool {
-        // Whoever is at it takes what was added meanwhile, too, or says that it could not.
+        // The call under way gives the router what was added meanwhile, too.
         guard !isFlushing else { return true }
         isFlushing = true
         defer { isFlushing = false }
@@ -111,33 +114,33 @@ actor AdvertiserCore {
             advertised.subtract(batch)
             await router.withdraw(batch)
         }
-        var tookAll = true
+        var acceptedAll = true
         while !adding.isEmpty {
             let batch = Array(adding.prefix(size))
             adding.subtract(batch)
-            offering = Set(batch)
+            inFlight = Set(batch)
             do {
                 try await router.advertise(batch)
-                // What went away meanwhile is withdrawn in the next round.
+                // What was removed meanwhile is withdrawn in the next round.
                 advertised.formUnion(batch)
                 removing.formUnion(batch.filter { wanted.keys[$0] == nil })
             } catch {
-                tookAll = false
+                acceptedAll = false
                 metrics.failures.increment()
                 refused.formUnion(batch.filter { wanted.keys[$0] != nil })
                 logger.warning(
                     "keys cannot be advertised now", metadata: ["keys": "\(batch.count)", "error": "\(error)"])
             }
-            offering = []
+            inFlight = []
         }
         if !removing.isEmpty { wake.yield() }
         metrics.update(wanted, advertised: advertised)
-        return tookAll
+        return acceptedAll
     }
 
     // MARK: Comparing
 
-    /// Compares what is advertised with the store, whatever its events said, and corrects the difference.
+    /// Compares what is advertised with what the store answers, independent of its events, and corrects the difference.
     ///
     /// - Returns: how many keys were corrected.
     @discardableResult
@@ -147,7 +150,7 @@ actor AdvertiserCore {
         do {
             images = try await store.images()
         } catch {
-            // Nothing is known, so nothing is changed: what is advertised was true a moment ago.
+            // Nothing is known, so nothing is changed.
             logger.warning("the store cannot be listed", metadata: ["error": "\(error)"])
             return 0
         }
@@ -158,26 +161,26 @@ actor AdvertiserCore {
                 for info in try await store.contents(of: image) { present[info.digest] = info }
             } catch {
                 logger.warning(
-                    "an image cannot be looked at", metadata: ["image": "\(image.reference)", "error": "\(error)"])
-                // Its content may well be there: what is advertised of it is looked at one by one below.
+                    "an image cannot be examined", metadata: ["image": "\(image.reference)", "error": "\(error)"])
+                // Its content may be present: what is advertised of it is examined key by key below.
             }
         }
-        // Content that no image leads to (yet), and content of images that could not be looked at.
-        for key in advertised.union(adding).union(offering).union(refused) {
+        // Content that no image leads to (yet), and content of images that could not be examined.
+        for key in advertised.union(adding).union(inFlight).union(refused) {
             guard let digest = try? Digest(parsing: key), present[digest] == nil else { continue }
             guard !Task.isCancelled else { return 0 }
             if let info = await info(digest) { present[digest] = info }
         }
-        // Something happened meanwhile: what was read may be older than what the events said. Another time.
+        // An event came meanwhile: what was read may be older than that. The next round compares again.
         guard changes == began, !wanted.isReceivingSnapshot, !Task.isCancelled else { return 0 }
         let pending = (adding: adding, removing: removing)
         wanted.replace(
             images: Dictionary(images.map { ($0.reference, $0) }, uniquingKeysWith: { $1 }), contents: present)
         gather()
-        // Keys that neither the events nor the store know of.
+        // Keys that neither the events nor the store has.
         for key in advertised where wanted.keys[key] == nil { removing.insert(key) }
-        adding.formUnion(Set(wanted.keys.keys).subtracting(advertised).subtracting(offering).subtracting(refused))
-        // What merely waits to be taken was right before.
+        adding.formUnion(Set(wanted.keys.keys).subtracting(advertised).subtracting(inFlight).subtracting(refused))
+        // What only waits for the router was right before.
         let corrected = adding.subtracting(pending.adding).count + removing.subtracting(pending.removing).count
         if corrected > 0 {
             metrics.corrections.increment(by: corrected)
@@ -200,21 +203,56 @@ actor AdvertiserCore {
             }
         }
     }
+}
 
-    private func log(_ event: ContentEvent, isSnapshot: Bool) {
-        let (key, type): (String, String)
-        switch event {
-        case .imageSet(let image): (key, type) = (image.reference.taggedName ?? "\(image.reference)", "CREATE")
-        case .imageRemoved(let reference): (key, type) = (reference.taggedName ?? "\(reference)", "DELETE")
-        case .contentAdded(let info): (key, type) = ("\(info.digest)", "CREATE")
-        case .contentRemoved(let digest): (key, type) = ("\(digest)", "DELETE")
-        case .snapshotComplete:
-            logger.info(
-                "store listed",
-                metadata: ["images": "\(wanted.storedImages.count)", "keys": "\(wanted.keys.count)"])
-            return
-        case .snapshotStarted: return
+/// The gauges of what is advertised, by registry. Registries beyond a hundred are counted as `other`.
+struct AdvertiserMetrics: Sendable {
+    private static let registryLimit = 100
+    private static let names = [
+        "spegel_advertised_images", "spegel_advertised_image_tags", "spegel_advertised_image_digests",
+        "spegel_advertised_content_digests", "spegel_advertised_keys",
+    ]
+
+    private let factory: any MetricsFactory
+    private var gauges: [String: [Meter]] = [:]
+    let failures: Counter
+    let corrections: Counter
+
+    init(factory: any MetricsFactory) {
+        self.factory = factory
+        failures = Counter(label: "spegel_advertise_failures_total", factory: factory)
+        corrections = Counter(label: "spegel_advertise_corrections_total", factory: factory)
+    }
+
+    /// Counts what is advertised.
+    mutating func update(_ set: AdvertisedSet, advertised: Set<String>) {
+        var counts: [String: [Int]] = [:]
+        func count(_ registry: String, _ index: Int) { counts[registry, default: [0, 0, 0, 0, 0]][index] += 1 }
+        for (key, value) in set.keys where advertised.contains(key) {
+            if value.isTag {
+                count(value.registry, 1)
+            } else {
+                count(value.registry, 3)
+                if value.isImage { count(value.registry, 2) }
+            }
+            count(value.registry, 4)
         }
-        logger.info("OCI event", metadata: ["key": "\(key)", "type": "\(type)"])
+        for image in set.storedImages where advertised.contains(image.target.digest.description) {
+            count(image.reference.registry, 0)
+        }
+        var byLabel: [String: [Int]] = [:]
+        for (registry, values) in counts.sorted(by: { $0.key < $1.key }) {
+            let isKnown = gauges[registry] != nil || gauges.count < Self.registryLimit
+            let label = isKnown ? registry : "other"
+            if gauges[label] == nil {
+                gauges[label] = Self.names.map {
+                    Meter(label: $0, dimensions: [("registry", label)], factory: factory)
+                }
+            }
+            byLabel[label] = zip(byLabel[label] ?? [0, 0, 0, 0, 0], values).map(+)
+        }
+        for (label, meters) in gauges {
+            for (meter, value) in zip(meters, byLabel[label] ?? [0, 0, 0, 0, 0]) { meter.set(value) }
+        }
     }
 }

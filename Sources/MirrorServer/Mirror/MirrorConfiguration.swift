@@ -1,6 +1,6 @@
 import NIOCore
 
-/// How a ``MirrorEngine`` works, with all its bounds.
+/// How a node fetches from peers, with all the bounds.
 public struct MirrorConfiguration: Sendable {
     /// The client that asks the peers.
     public var peers: PeerClientConfiguration
@@ -43,9 +43,10 @@ public struct MirrorConfiguration: Sendable {
     public var hashingThreads: Int?
 
     /// The default bounds.
-    ///
-    /// - Parameter peerPort: the port of the peers' registries.
-    public init(peerPort: Int) {
+    public init() { self.init(peerPort: 0) }
+
+    /// The default bounds, with the port of the peers' registries.
+    package init(peerPort: Int) {
         peers = PeerClientConfiguration(port: peerPort)
     }
 

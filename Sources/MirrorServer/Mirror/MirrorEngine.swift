@@ -1,3 +1,4 @@
+import HTTPServer
 import Logging
 import Metrics
 import NIOConcurrencyHelpers
@@ -5,6 +6,7 @@ import NIOCore
 import NIOPosix
 import OCIDistribution
 import PeerRouting
+import ServiceLifecycle
 import Synchronization
 
 /// Answers requests for content that is not here with content of peers.
@@ -13,17 +15,14 @@ import Synchronization
 /// on with another peer where one breaks off. A client sees one correct body, a `404`, or a connection that ends before
 /// the body is complete; never a complete body that is wrong.
 ///
-/// ```swift
-/// let engine = MirrorEngine(
-///     configuration: MirrorConfiguration(peerPort: 5000), router: router, logger: logger)
-/// let server = RegistryServer(configuration: …, store: store, missHandler: engine, logger: logger)
-/// …
-/// await engine.shutdown()
-/// ```
-public final class MirrorEngine: MissHandler, Sendable {
+/// ``MirrorNode`` puts it behind a ``RegistryServer``, which has to be shut down first. Keeps the contract of `Lifecycle`;
+/// it answers from its making on.
+package final class MirrorEngine: MissHandler, Service {
     private let context: MirrorContext
     private let share: Int
-    private let loops = Mutex<[ObjectIdentifier: NIOLoopBound<MirrorLoop>]>([:])
+    private let lifecycle = Lifecycle(name: "mirror engine")
+    /// Nil once it was shut down.
+    private let loops = Mutex<[ObjectIdentifier: NIOLoopBound<MirrorLoop>]?>([:])
 
     /// An engine.
     ///
@@ -34,7 +33,7 @@ public final class MirrorEngine: MissHandler, Sendable {
     ///   - routerName: the value of the `router` label of the lookup times.
     ///   - metricsFactory: receives the metrics; nil for the one the process was given.
     ///   - logger: for peers that misbehave.
-    public init(
+    package init(
         configuration: MirrorConfiguration, router: any PeerRouter, eventLoopGroup: (any EventLoopGroup)? = nil,
         routerName: String = "libp2p", metricsFactory: (any MetricsFactory)? = nil, logger: Logger
     ) {
@@ -49,14 +48,18 @@ public final class MirrorEngine: MissHandler, Sendable {
     }
 
     /// Answers a request for content that is not in the local store; see ``MissHandler``.
-    public func handleMiss(_ request: MissRequest, response: any ResponseWriter) {
+    package func handleMiss(_ request: MissRequest, response: any ResponseWriter) {
         let eventLoop = response.eventLoop
-        let loop = loops.withLock { loops -> NIOLoopBound<MirrorLoop> in
+        let loop = loops.withLock { loops -> NIOLoopBound<MirrorLoop>? in
             let key = ObjectIdentifier(eventLoop)
-            if let loop = loops[key] { return loop }
+            if let loop = loops?[key] { return loop }
+            guard loops != nil else { return nil }
             let loop = NIOLoopBound(makeLoop(eventLoop), eventLoop: eventLoop)
-            loops[key] = loop
+            loops?[key] = loop
             return loop
+        }
+        guard let loop else {
+            return response.send(DistributionError(.unavailable, message: "the mirror was shut down"))
         }
         guard context.admit() else {
             return response.send(
@@ -78,11 +81,24 @@ public final class MirrorEngine: MissHandler, Sendable {
         return MirrorLoop(eventLoop: eventLoop, pool: pool)
     }
 
-    /// Closes the connections to peers. Requests under way fail; call it after the server has stopped.
-    public func shutdown() async {
+    /// Marks the engine as started; see ``Lifecycle``.
+    package func start() async throws { try await lifecycle.start {} }
+
+    /// Waits for the graceful shutdown of its service group, and shuts down.
+    package func run() async throws {
+        try await lifecycle.run {
+            try await start()
+        } shutdown: { _ in
+            await shutdown()
+        }
+    }
+
+    /// Closes the connections to peers. Requests under way fail; call it after the server was shut down.
+    package func shutdown() async {
+        await lifecycle.end {}
         let loops = loops.withLock { loops in
-            defer { loops = [:] }
-            return Array(loops.values)
+            defer { loops = nil }
+            return loops.map { Array($0.values) } ?? []
         }
         for loop in loops {
             // The loop may have ended before; then its connections have, too.
@@ -91,20 +107,20 @@ public final class MirrorEngine: MissHandler, Sendable {
     }
 
     /// What the engine did so far, for status pages.
-    public struct Summary: Sendable, Hashable {
+    package struct Summary: Sendable, Hashable {
         /// Requests that a peer's content answered.
-        public var hits: Int
+        package var hits: Int
         /// Requests that no peer's content answered.
-        public var misses: Int
+        package var misses: Int
         /// When the last hit was, in seconds since 1970; nil for never.
-        public var lastSuccess: Double?
+        package var lastSuccess: Double?
     }
 
     /// Requests of clients that are being answered.
     var requestsUnderWay: Int { context.requestsUnderWay }
 
     /// What the engine did so far.
-    public var summary: Summary {
+    package var summary: Summary {
         let summary = context.metrics.summary
         return Summary(
             hits: summary.hits, misses: summary.misses, lastSuccess: summary.lastSuccess > 0 ? summary.lastSuccess : nil

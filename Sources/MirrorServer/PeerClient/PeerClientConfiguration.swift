@@ -3,9 +3,9 @@ import NIOCore
 /// The bounds of the client that asks peers for content.
 public struct PeerClientConfiguration: Sendable {
     /// The port of the peers' registries. Every node of a cluster serves on the same one.
-    public var port: Int
+    package var port: Int
     /// The user name and password sent to peers (RFC 7617), if they ask for them.
-    public var credentials: BasicCredentials?
+    package var credentials: BasicCredentials?
 
     /// Most open connections to one peer. Divided among the event loops, at least 8 for each.
     public var connectionsPerPeer = 256
@@ -35,5 +35,5 @@ public struct PeerClientConfiguration: Sendable {
     public var receiveBytes: ClosedRange<Int> = (32 * 1024)...(512 * 1024)
 
     /// The default bounds.
-    public init(port: Int) { self.port = port }
+    package init(port: Int) { self.port = port }
 }

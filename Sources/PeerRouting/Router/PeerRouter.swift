@@ -41,6 +41,20 @@ public protocol PeerRouter: Sendable {
 
     /// The nodes that were found alive, nearest in the key space first.
     func knownPeers() async -> [Peer]
+
+    /// Begins to listen and to join the other nodes; returns once it listens. By default there is nothing to start.
+    func start() async throws
+
+    /// Leaves the other nodes, ends searches and closes everything. By default there is nothing to shut down.
+    func shutdown() async
+}
+
+extension PeerRouter {
+    /// Does nothing: a router of this kind needs no start.
+    public func start() async throws {}
+
+    /// Does nothing: a router of this kind needs no shutdown.
+    public func shutdown() async {}
 }
 
 /// Why a router did not do what it was asked.

@@ -18,8 +18,8 @@ struct ContainerdOptions: Sendable {
 struct DaemonStore: Sendable {
     var content: any ContentStore
     var service: any Service
-    /// Whether the store knows what it holds.
-    var isReady: @Sendable () -> Bool
+    /// Why the store is not ready; nil when it is.
+    var problem: @Sendable () -> String?
 
     /// Opens the store that was chosen.
     ///
@@ -36,7 +36,7 @@ struct DaemonStore: Sendable {
     private static func openLayout(_ path: String, logger: Logger) async throws -> DaemonStore {
         do {
             let store = try await OnDiskContentStore.open(path: path, options: .serving(path, logger: logger))
-            return DaemonStore(content: store, service: UntilShutdown { store.close() }, isReady: { true })
+            return DaemonStore(content: store, service: ShutdownHook { store.close() }, problem: { nil })
         } catch let error as ContentStoreError {
             throw StartFailure("\(error)", hint: hint(for: error, path: path))
         }
@@ -56,7 +56,7 @@ struct DaemonStore: Sendable {
             store.start()
             return DaemonStore(
                 content: store, service: ContainerdStoreService(store: store, logger: logger),
-                isReady: { store.health.isReady })
+                problem: { store.health.isReady ? nil : "containerd has not been listed yet" })
         #else
             throw StartFailure(
                 "built without the containerd backend", hint: "serve an OCI image layout with --store PATH")

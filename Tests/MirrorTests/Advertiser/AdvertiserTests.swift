@@ -107,10 +107,12 @@ private final class LyingStore: ContentStore {
 
     private func run(
         _ store: any ContentStore, _ router: any PeerRouter, _ configuration: AdvertiserConfiguration,
+        filter: ReferenceFilter = .all,
         registry: PrometheusRegistry = PrometheusRegistry(), _ body: (Advertiser) async throws -> Void
     ) async throws {
         let advertiser = Advertiser(
-            configuration: configuration, store: store, router: router, metricsFactory: registry, logger: quiet)
+            configuration: configuration, store: store, router: router, filter: filter, metricsFactory: registry,
+            logger: quiet)
         let task = Task { try await advertiser.run() }
         defer { task.cancel() }
         try await body(advertiser)
@@ -156,9 +158,8 @@ private final class LyingStore: ContentStore {
         let router = try NotingRouter()
         let wanted = try await addImage(1, to: [store], as: "docker.io/library/a:1")
         try await addImage(2, to: [store], as: "quay.io/b/c:2")
-        var configuration = configuration()
-        configuration.filter = try ReferenceFilter(mirroredRegistries: ["https://docker.io"], patterns: [])
-        try await run(store, router, configuration) { _ in
+        let filter = try ReferenceFilter(mirroredRegistries: ["https://docker.io"], patterns: [])
+        try await run(store, router, configuration(), filter: filter) { _ in
             try await eventually { router.keys == wanted.keys }
         }
     }

@@ -9,7 +9,7 @@ import UnixSignals
 
 /// Serves one artifact from memory until it is told to stop.
 @main
-struct Embedding {
+struct RegistryOnly {
     static func main() async throws {
         let logger = Logger(label: "example")
 
@@ -36,9 +36,8 @@ struct Embedding {
         configuration.defaultRegistry = "registry.example"
         configuration.filter = try ReferenceFilter(mirroredRegistries: [], patterns: ["^registry\\.example/private/"])
         let server = RegistryServer(configuration: configuration, store: store, logger: logger)
-        try await server.start()
 
-        // The server is a Service, so it stops in an orderly way together with everything else of the program.
+        // The server is a Service: it starts and stops in an orderly way together with everything else of the program.
         let group = ServiceGroup(
             services: [server], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
         try await group.run()

@@ -1,7 +1,7 @@
 import ServiceLifecycle
 
-/// A part that works from its start on and is only stopped with the service group.
-struct UntilShutdown: Service {
+/// Runs a closure when the service group shuts down.
+struct ShutdownHook: Service {
     private let stop: @Sendable () async -> Void
 
     /// Calls `stop` when the group shuts down.
