@@ -10,11 +10,11 @@ import NIOHTTP1
     import Musl
 #endif
 
-/// One client connection: reads requests one after the other, hands each to the responder and waits for its response
-/// to end before it looks at the next, so that responses keep their order and a client that pipelines requests
+/// One client connection: reads requests one after the other, passes each to the responder and waits for its response
+/// to end before it parses the next, so that responses keep their order and a client that pipelines requests
 /// without reading responses is not read from.
 ///
-/// The only handler of its channel. Everything a connection needs between two requests is in these few words.
+/// The connection's only handler. Idle state is kept small: there may be 10,000 of these.
 final class ConnectionHandler: ChannelDuplexHandler {
     typealias InboundIn = ByteBuffer
     typealias InboundOut = Never
@@ -49,7 +49,7 @@ final class ConnectionHandler: ChannelDuplexHandler {
     private lazy var remoteAddress = context?.channel.remoteAddress
     private var parser: RequestParser
     private var phase = Phase.idle
-    /// Bytes that have arrived and are not understood yet. Not held while there are none.
+    /// Received bytes that are not parsed yet; nil while there are none.
     private var input: ByteBuffer?
     private var deadline = NIODeadline.distantFuture
     private var inputClosed = false
@@ -57,7 +57,7 @@ final class ConnectionHandler: ChannelDuplexHandler {
     private var isInRead = false
     private var needsFlush = false
     private var readIsWanted = false
-    /// Everything given to the channel, and what of it was still waiting there when progress was last seen.
+    /// Bytes written to the channel, and how many of them were unsent when progress was last seen.
     private var bytesQueued: UInt64 = 0
     private var progressMark: (queued: UInt64, waiting: Int) = (0, 0)
 
@@ -86,7 +86,7 @@ final class ConnectionHandler: ChannelDuplexHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        // What a client's reset or a failed system call leaves us with: nothing can be sent any more.
+        // After a client's reset or a failed system call nothing can be sent.
         context.close(promise: nil)
     }
 
@@ -109,7 +109,7 @@ final class ConnectionHandler: ChannelDuplexHandler {
                 input = bytes
             }
             process()
-            // Reading goes on regardless of us when the client has closed its side, so what waits is bounded here.
+            // The channel goes on reading once the client has closed its side, so unparsed bytes are bounded here.
             if let held = input, held.readableBytes > server.limits.headBytes + Self.readBytes {
                 input = nil
                 closesAfterResponse = true
@@ -141,7 +141,7 @@ final class ConnectionHandler: ChannelDuplexHandler {
         case .head, .lingering:
             context.close(promise: nil)
         case .responding(let exchange):
-            // With a further request in hand the client is there, and has closed its side only.
+            // A client with a further request is alive and has closed its side only.
             if !hasInput { exchange.clientEndedInput() }
         case .closing, .closed:
             break
@@ -170,7 +170,7 @@ final class ConnectionHandler: ChannelDuplexHandler {
         guard request.keepAlive, !closesAfterResponse, !table.isDraining else { return false }
         switch request.body {
         case .none: return true
-        // Whether a client that expects 100 sends its body after another answer cannot be known.
+        // A client that expects 100 may or may not send its body after another response.
         case .length(let length):
             return length <= Int64(server.limits.discardedBodyBytes) && !request.expectsContinue
         case .chunked: return false
@@ -224,15 +224,15 @@ final class ConnectionHandler: ChannelDuplexHandler {
         }
     }
 
-    /// Ends the connection now, whatever was promised on it.
+    /// Resets the connection, in the middle of a response if need be.
     func reset() {
         guard let context else { return }
-        // With a linger time of zero the kernel drops what it still holds for a client that does not take it.
+        // With a linger time of zero the kernel discards unsent bytes.
         _ = (context.channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0))
         context.close(promise: nil)
     }
 
-    /// Looks whether a wait is over.
+    /// Enforces the deadline of the current phase.
     func tick(now: NIODeadline) {
         switch phase {
         case .idle:
@@ -248,7 +248,7 @@ final class ConnectionHandler: ChannelDuplexHandler {
                 if case .responding = phase, !exchange.transferIsIntact { reset() }
             } else if now >= deadline {
                 exchange.responseTimedOut()
-                // What waits for the head counts from here.
+                // The progress timeout of the response begins here.
                 deadline = after(server.limits.progressTimeout)
             }
         case .closing:
@@ -270,7 +270,7 @@ final class ConnectionHandler: ChannelDuplexHandler {
         }
     }
 
-    /// Works through what has arrived until it is used up or a response has to be waited for.
+    /// Parses received bytes until none are left or a response has to be awaited.
     private func process() {
         guard !isProcessing else { return }
         isProcessing = true
@@ -309,7 +309,7 @@ final class ConnectionHandler: ChannelDuplexHandler {
     /// The next request if it has arrived as a whole. Sets the phase when there is none.
     private func nextRequest() -> RequestHead? {
         guard var bytes = input else { return nil }
-        // Taken out so that reading from it does not copy it.
+        // Moved out, so that reading does not trigger a copy.
         input = nil
         do {
             let request = try parser.next(from: &bytes)
@@ -345,7 +345,7 @@ final class ConnectionHandler: ChannelDuplexHandler {
         }
     }
 
-    /// Answers bytes that are no acceptable request and ends the connection.
+    /// Answers an invalid request and closes the connection.
     private func reject(_ rejection: RequestRejection) {
         let (contentType, body) = server.responder.errorBody(rejection.status, message: rejection.reason)
         let head = ResponseHead(rejection.status, contentLength: Int64(body.readableBytes), contentType: contentType)
@@ -382,19 +382,19 @@ final class ConnectionHandler: ChannelDuplexHandler {
 
     // MARK: Ending
 
-    /// Closes a connection without a request. There is nothing to wait for when all responses have left.
+    /// Closes an idle connection, at once if all responses were sent.
     private func closeIdle() {
         guard let context else { return }
         if waitingBytes(context) == 0, !hasInput { context.close(promise: nil) } else { closeAfterFlush() }
     }
 
-    /// Bytes that were written and that the socket has not taken.
+    /// Bytes that were written to the channel and not yet to the socket.
     private func waitingBytes(_ context: ChannelHandlerContext) -> Int {
         (try? context.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
     }
 
-    /// Closes once everything written has gone to the socket: first our side only, so that bytes of the client that
-    /// are still on their way do not reset the connection before it has read the response.
+    /// Closes after everything was written to the socket: first our side only, so that bytes of the client in flight do
+    /// not reset the connection before it has read the response.
     private func closeAfterFlush() {
         guard let context else { return }
         switch phase {
@@ -427,7 +427,7 @@ final class ConnectionHandler: ChannelDuplexHandler {
             deadline = now + TimeAmount(server.limits.progressTimeout)
         } else if now >= deadline {
             server.logger.debug(
-                "connection reset because nothing moved on it", metadata: ["ip": "\(remoteAddress.ipText)"])
+                "connection reset: no progress", metadata: ["ip": "\(remoteAddress.ipText)"])
             reset()
         }
     }
@@ -440,7 +440,7 @@ final class ConnectionHandler: ChannelDuplexHandler {
         phase = .closed
         if case .responding(let exchange) = last { exchange.connectionClosed() }
         server.release()
-        // Last, so that whoever waits for the table to be empty finds everything reported and counted out.
+        // Last, so that an empty table means that everything is reported and counted.
         table.remove(self)
     }
 

@@ -2,8 +2,8 @@ import Logging
 import NIOCore
 import Synchronization
 
-/// The connections of one event loop, looked at together once in a while: a deadline costs a connection one word
-/// instead of a scheduled task, and an idle one costs nothing between two looks.
+/// The connections of one event loop, whose deadlines are checked together by one timer: a deadline costs a connection
+/// one word instead of a scheduled task.
 ///
 /// Confined to its event loop.
 final class ConnectionTable {
@@ -17,7 +17,7 @@ final class ConnectionTable {
 
     init(eventLoop: any EventLoop, limits: HTTPLimits) {
         self.eventLoop = eventLoop
-        // A wait ends at most a quarter of the shortest one late.
+        // Timeouts are enforced with a delay of at most a quarter of the shortest one.
         let quarter = limits.shortestWait.nanoseconds / 4
         interval = .nanoseconds(min(max(quarter, 5_000_000), 1_000_000_000))
     }
@@ -82,13 +82,13 @@ final class ConnectionTable {
     private func tick() {
         ticking = false
         let now = eventLoop.now
-        // A copy, because a connection that is closed takes itself out.
+        // A copy, because closing a connection removes it.
         for connection in connections { connection.tick(now: now) }
         if !connections.isEmpty { scheduleTick() }
     }
 }
 
-/// What all connections of a server share.
+/// The state that all connections of a server share.
 final class ServerContext: Sendable {
     let limits: HTTPLimits
     let responder: any RequestResponder
@@ -96,7 +96,7 @@ final class ServerContext: Sendable {
     let logger: Logger
     private let open = Atomic<Int>(0)
 
-    /// What is done with a new connection.
+    /// How a new connection is handled.
     enum Admission {
         case serve
         /// Answer `503` to its first request.

@@ -11,7 +11,7 @@ import NIOHTTP1
     import Musl
 #endif
 
-/// One request and its response on a connection: the ``ResponseWriter`` the rest of the server works with.
+/// One request and its response on a connection; implements ``ResponseWriter``.
 ///
 /// Confined to the connection's event loop; `Sendable` only so that it can be carried back there.
 package final class HTTPExchange: ResponseWriter, @unchecked Sendable {
@@ -54,9 +54,9 @@ package final class HTTPExchange: ResponseWriter, @unchecked Sendable {
         startedAt = eventLoop.now
     }
 
-    // MARK: What the server's parts use
+    // MARK: For responders
 
-    /// Says which part of the server answers, for metrics and log.
+    /// Sets the handler's name for metrics and log.
     package func begin(handler: String) {
         self.handler = handler
         guard let observer = connection?.server.observer, !observed else { return }
@@ -64,7 +64,7 @@ package final class HTTPExchange: ResponseWriter, @unchecked Sendable {
         observer.requestBegan(handler: handler)
     }
 
-    /// Runs `action` on the event loop when the response ends in whatever way.
+    /// Runs `action` on the event loop when the response ends, completely or not.
     package func onEnd(_ action: @escaping @Sendable () -> Void) {
         eventLoop.preconditionInEventLoop()
         if isOpen { endActions.append(action) } else { action() }
@@ -166,12 +166,12 @@ package final class HTTPExchange: ResponseWriter, @unchecked Sendable {
             guard range.lowerBound >= 0, range.upperBound <= Int64(bytes.readableBytes),
                 let slice = bytes.getSlice(
                     at: bytes.readerIndex + Int(range.lowerBound), length: Int(range.upperBound - range.lowerBound))
-            else { return fail(.internalServerError, "the content is shorter than the store says") }
+            else { return fail(.internalServerError, "the content is shorter than its size in the store") }
             send(head, body: slice)
         case .file(let file):
             let limits = connection.server.limits
             guard range.upperBound <= file.size else {
-                return fail(.internalServerError, "the content is shorter than the store says")
+                return fail(.internalServerError, "the content is shorter than its size in the store")
             }
             if range.count <= limits.inlineFileBytes {
                 sendInline(head, file: file, range: range)
@@ -184,7 +184,7 @@ package final class HTTPExchange: ResponseWriter, @unchecked Sendable {
             }
         case .stream(let stream):
             guard range.upperBound <= stream.size else {
-                return fail(.internalServerError, "the content is shorter than the store says")
+                return fail(.internalServerError, "the content is shorter than its size in the store")
             }
             writeHead(head)
             relay(stream, range: range)
@@ -200,7 +200,7 @@ package final class HTTPExchange: ResponseWriter, @unchecked Sendable {
         return promise.futureResult
     }
 
-    // MARK: What the connection reports
+    // MARK: Events of the connection
 
     /// The channel can take more bytes.
     func channelBecameWritable() {
@@ -210,7 +210,7 @@ package final class HTTPExchange: ResponseWriter, @unchecked Sendable {
         if isOpen { delegate?.responseWriterIsWritable(self) }
     }
 
-    /// The connection has gone.
+    /// The connection was closed.
     func connectionClosed() {
         guard isOpen else { return }
         let delegate = self.delegate
@@ -219,8 +219,8 @@ package final class HTTPExchange: ResponseWriter, @unchecked Sendable {
         delegate?.responseWriterDidClose(self)
     }
 
-    /// The client sends no more. What is being fetched from elsewhere for it is given up, because a client that was
-    /// stopped looks like this; a response made here still goes to one that has only closed its side.
+    /// The client closed its side. A transfer from a peer is aborted, because a client that was killed cannot be told
+    /// apart; a local response is still sent, as to a client that half-closes.
     func clientEndedInput() {
         if delegate != nil { connectionClosed() }
     }
@@ -231,7 +231,7 @@ package final class HTTPExchange: ResponseWriter, @unchecked Sendable {
         let delegate = self.delegate
         self.delegate = nil
         connection.closesAfterResponse = true
-        fail(.gatewayTimeout, "no answer was found in time")
+        fail(.gatewayTimeout, "no response in time")
         delegate?.responseWriterDidClose(self)
     }
 
@@ -246,12 +246,12 @@ package final class HTTPExchange: ResponseWriter, @unchecked Sendable {
         connection?.write(head)
     }
 
-    /// Small files cost less when they are read than as a second system call on the socket.
+    /// Reads a small file into the write of the head, which is cheaper than a second system call on the socket.
     private func sendInline(_ head: ResponseHead, file: ContentFile, range: Range<Int64>) {
         do {
             let bytes = try file.read(at: range.lowerBound, count: range.count)
             guard bytes.readableBytes == range.count else {
-                return fail(.internalServerError, "the content is shorter than the store says")
+                return fail(.internalServerError, "the content is shorter than its size in the store")
             }
             send(head, body: bytes)
         } catch {
@@ -261,7 +261,7 @@ package final class HTTPExchange: ResponseWriter, @unchecked Sendable {
         }
     }
 
-    /// Sends the next piece when the one before has gone to the socket.
+    /// Sends the next piece once the socket has taken the one before.
     private func pump(_ transfer: FileTransfer) {
         guard let connection, case .body(let remaining) = state else { return }
         guard transfer.isIntact else { return abort("the file became shorter while it was sent") }
@@ -303,7 +303,7 @@ package final class HTTPExchange: ResponseWriter, @unchecked Sendable {
         self.waiters = []
         endActions = []
         report(to: connection.server, complete: complete)
-        // Before the next request, which may need what they give back.
+        // Before the next request, which may need the resources they release.
         for action in actions { action() }
         connection.responseEnded(keepsConnection: keepsConnection)
         for waiter in waiters { waiter.fail(ResponseClosed()) }
@@ -369,8 +369,8 @@ final class FileTransfer {
         return piece
     }
 
-    /// Whether the file still reaches to the end of the range. One that does not would make `sendfile(2)` return zero
-    /// for ever.
+    /// Whether the file still reaches to the end of the range. Otherwise `sendfile(2)` would return zero
+    /// again and again.
     var isIntact: Bool {
         let size = try? file.fileRegion(0..<0).fileHandle.withUnsafeFileDescriptor { descriptor in
             var status = stat()

@@ -1,6 +1,6 @@
 import NIOCore
 
-/// Where an HTTP server listens, how it runs, and its limits.
+/// The addresses, event loops and limits of an HTTP server.
 public struct HTTPServerConfiguration: Sendable {
     /// Where to listen; at least one address.
     public var listen: [ListenAddress]
@@ -38,15 +38,15 @@ public struct HTTPLimits: Sendable, Hashable {
     public var headBytes = 32 * 1024
     /// Most header fields in one request. Beyond it: `431 Request Header Fields Too Large`.
     public var headFields = 100
-    /// Largest request body in bytes that is read and dropped so that the connection can be kept. No request this
-    /// server understands has a body; after a larger one the connection is closed.
+    /// Largest request body in bytes that is read and dropped so that the connection can be kept. No supported
+    /// request has a body; after a larger one the connection is closed.
     public var discardedBodyBytes = 64 * 1024
 
     /// Longest time from the first byte of a request to the end of its head. Beyond it: `408` and close.
     public var headTimeout: Duration = .seconds(10)
     /// How long a connection may stay open without a request.
     public var idleTimeout: Duration = .seconds(120)
-    /// Longest time until a response begins, for lookups the store or the miss handler answers later. Beyond it:
+    /// Longest time until a response begins, while the store or the miss handler looks the content up. Beyond it:
     /// `504` and close.
     public var responseTimeout: Duration = .seconds(60)
     /// Longest time within a response during which neither the client takes a byte nor one is produced. Beyond it the
@@ -70,7 +70,7 @@ public struct HTTPLimits: Sendable, Hashable {
     public var fileRegionBytes = 2 * 1024 * 1024
     /// Files up to this many bytes are read and sent together with the response head in one write.
     public var inlineFileBytes = 32 * 1024
-    /// Response bytes buffered for a connection above which a writer is told to wait.
+    /// Response bytes buffered for a connection above which a writer has to wait.
     public var writeBufferHighWatermark = 256 * 1024
     /// Response bytes buffered for a connection below which a waiting writer may go on.
     public var writeBufferLowWatermark = 64 * 1024
@@ -78,7 +78,7 @@ public struct HTTPLimits: Sendable, Hashable {
     /// The default limits.
     public init() {}
 
-    /// The limits with values that would make no sense replaced by the nearest ones that do.
+    /// The limits with values out of range replaced by the nearest valid ones.
     func clamped() -> HTTPLimits {
         var limits = self
         limits.headBytes = min(max(headBytes, 64), 1024 * 1024)
@@ -95,7 +95,7 @@ public struct HTTPLimits: Sendable, Hashable {
         return limits
     }
 
-    /// The shortest of the waits, which decides how often the connections of an event loop are looked at.
+    /// The shortest timeout, from which the interval of the timeout checks is derived.
     var shortestWait: TimeAmount {
         let shortest = [headTimeout, idleTimeout, responseTimeout, progressTimeout, lingerTimeout].min() ?? .seconds(1)
         return TimeAmount(shortest)

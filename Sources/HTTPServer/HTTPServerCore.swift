@@ -12,8 +12,8 @@ import ServiceLifecycle
     import Musl
 #endif
 
-/// Listens, gives each connection to an event loop, and ends in an orderly way: what the registry server and the admin
-/// server have in common. Keeps the contract of ``Lifecycle``.
+/// The HTTP/1.1 server below the registry and the admin server: listens, assigns each connection to an event loop, and
+/// drains the connections at a shutdown. Keeps the contract of ``Lifecycle``.
 package final class HTTPServerCore: Service, Sendable {
     private struct Running: Sendable {
         var channels: [any Channel] = []
@@ -243,8 +243,8 @@ extension SocketAddress {
     }
 }
 
-/// Gives every read its own buffer, so that an idle connection holds none. (Allocators that say the next size make
-/// the channel keep one buffer for ever, which 10,000 idle connections would feel.)
+/// Gives every read its own buffer, so that an idle connection holds none. (Allocators that predict the next size make
+/// the channel keep one buffer for its lifetime, which adds up over 10,000 idle connections.)
 struct TransientReceiveAllocator: RecvByteBufferAllocator {
     let capacity: Int
 

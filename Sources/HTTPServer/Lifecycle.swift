@@ -84,7 +84,7 @@ package final class Lifecycle: Sendable {
 
     /// Carries out `run()` of the part.
     ///
-    /// - Parameter shutdown: ends the part; told whether the task was cancelled, so that nothing should be waited for.
+    /// - Parameter shutdown: ends the part, without a grace period if the task was cancelled.
     /// - Throws: what `start` throws; ``LifecycleError/stopped(_:)``.
     package func run(
         start: () async throws -> Void, shutdown: (_ isCancelled: Bool) async -> Void

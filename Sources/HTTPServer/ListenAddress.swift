@@ -9,12 +9,12 @@ import NIOPosix
     import Musl
 #endif
 
-/// Where a server listens: `:5000`, `10.0.0.1:5000`, `[::1]:5000` or `localhost:5000`.
+/// An address to listen on: `:5000`, `10.0.0.1:5000`, `[::1]:5000` or `localhost:5000`.
 ///
-/// Without a host, all addresses of the machine are meant, IPv4 and IPv6. Port 0 lets the system choose. A name is
-/// looked up when the server starts, and every address it has is listened on.
+/// Without a host it stands for all addresses of the machine, IPv4 and IPv6. Port 0 lets the system choose. A name is
+/// resolved when the server starts, and all of its addresses are listened on.
 public struct ListenAddress: Sendable, Hashable, LosslessStringConvertible {
-    /// Text that is no listen address.
+    /// Text that is not a listen address.
     public struct ParseError: Error, Hashable, CustomStringConvertible {
         /// The text.
         public var input: String
@@ -99,11 +99,11 @@ public struct ListenAddress: Sendable, Hashable, LosslessStringConvertible {
     }
 }
 
-/// A server could not listen where it was told to.
+/// A server could not listen on its address.
 public struct ListenError: Error, CustomStringConvertible {
-    /// Where it should have listened.
+    /// The address.
     public var address: ListenAddress
-    /// What went wrong and, where it is known, what helps.
+    /// The system's error and, for common ones, the remedy.
     public var reason: String
     /// Address and reason.
     public var description: String { "cannot listen on \(address): \(reason)" }
@@ -130,7 +130,7 @@ public struct ListenError: Error, CustomStringConvertible {
 }
 
 extension ListenAddress {
-    /// The socket addresses to bind, each at most once. Blocks while a name is looked up.
+    /// The socket addresses to bind, each at most once, 16 at most. Blocks while a name is resolved.
     ///
     /// - Throws: ``ListenError``.
     func socketAddresses() throws -> [SocketAddress] {
@@ -150,7 +150,7 @@ extension ListenAddress {
         var found: UnsafeMutablePointer<addrinfo>?
         let status = getaddrinfo(host, String(port), &hints, &found)
         guard status == 0 else {
-            throw ListenError(self, "\"\(host)\" is not known: \(String(cString: gai_strerror(status)))")
+            throw ListenError(self, "\"\(host)\" cannot be resolved: \(String(cString: gai_strerror(status)))")
         }
         defer { freeaddrinfo(found) }
         var addresses: [SocketAddress] = []

@@ -58,7 +58,7 @@ public struct HeaderFields: Sendable {
         return value(of: field)
     }
 
-    /// Every value of the fields called `name`, in the order they came.
+    /// Every value of the fields called `name`, in the order received.
     public func values(of name: String) -> [String] {
         index.filter { matches($0, name) }.map(value(of:))
     }

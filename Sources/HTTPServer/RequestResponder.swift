@@ -5,19 +5,19 @@ import NIOHTTP1
 package protocol RequestResponder: Sendable {
     /// Answers one request, now or later, through `exchange`.
     func respond(to exchange: HTTPExchange)
-    /// The body of an error that the server itself found.
+    /// The body of an error response of the server itself.
     func errorBody(_ status: HTTPResponseStatus, message: String) -> (contentType: String, body: ByteBuffer)
 }
 
-/// What became of one request, for metrics.
+/// The outcome of a completed request.
 public struct RequestSummary: Sendable {
     /// Which part of the server answered, as the `handler` label of the metrics: `v2`, `manifest`, `blob`, `livez`,
-    /// `readyz`, `unauthorized`, `unknown` (no such path or method) or `invalid` (not understood as HTTP). On an
-    /// ``AuxiliaryServer``, the path of the route.
+    /// `readyz`, `unauthorized`, `unknown` (no such path or method) or `invalid` (a syntax error). On an
+    /// `AdminServer`, the path of the route.
     public var handler: String
     /// The request method.
     public var method: HTTPMethod
-    /// The request target; empty for a request that was not understood.
+    /// The request target; empty for one with a syntax error.
     public var target: String
     /// The status of the response; nil if the connection ended before there was one.
     public var status: HTTPResponseStatus?
@@ -45,7 +45,7 @@ public struct RequestSummary: Sendable {
     }
 }
 
-/// Hears of every request, on event loops: implementations must be quick and must not block.
+/// Receives the beginning and the outcome of every request, on event loops: implementations must not block.
 public protocol RequestObserver: Sendable {
     /// A request was routed to `handler`.
     func requestBegan(handler: String)

@@ -10,7 +10,7 @@ import OCIDistribution
     import Musl
 #endif
 
-/// The head of a response. Every response says how long its body is; chunked bodies are never sent.
+/// The head of a response. Every response has a `Content-Length`; chunked bodies are never sent.
 public struct ResponseHead: Sendable {
     /// The status.
     public var status: HTTPResponseStatus
@@ -38,11 +38,11 @@ public struct ResponseHead: Sendable {
 }
 
 extension ResponseHead {
-    /// How the response ends, as told to the client.
+    /// The `Connection` field (RFC 9110 §7.6.1).
     enum ConnectionField {
-        /// HTTP/1.1 keeps the connection without saying so.
+        /// None: HTTP/1.1 keeps the connection by default.
         case implied
-        /// HTTP/1.0 has to be told that the connection is kept.
+        /// HTTP/1.0 closes the connection by default.
         case keepAlive
         case close
     }
@@ -135,7 +135,7 @@ extension ByteBuffer {
     }
 }
 
-/// The value of the `Date` field (RFC 9110 §5.6.7), made once a second and event loop.
+/// The value of the `Date` field (RFC 9110 §5.6.7), formatted once a second and event loop.
 struct HTTPDate {
     private var text = ""
     private var madeAt = NIODeadline.uptimeNanoseconds(0)

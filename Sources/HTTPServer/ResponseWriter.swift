@@ -5,19 +5,19 @@ import NIOHTTP1
 /// Writes the one response to one request.
 ///
 /// Everything but ``eventLoop`` must be used on ``eventLoop``, the one of the client's connection; on any other thread
-/// the process is stopped.
+/// the process traps.
 ///
 /// A response is one ``writeHead(_:)``, body bytes through ``write(_:)`` that add up to the head's content length, and
 /// one ``finish()``; or ``send(_:body:range:)`` in place of them; or ``abort(_:)`` at any moment. A writer that is
-/// finished, aborted or whose client has gone ignores further calls.
+/// finished, aborted or whose client has disconnected ignores further calls.
 ///
 /// **Back-pressure.** ``write(_:)`` never refuses bytes. A producer stops when ``isWritable`` is false and goes on at
 /// ``ResponseWriterDelegate/responseWriterIsWritable(_:)``; then at most the high watermark
 /// (``HTTPLimits/writeBufferHighWatermark``) and one write more are held for a client.
 ///
-/// **Honesty.** The client sees a complete response only if exactly `contentLength` bytes were written and ``finish()``
-/// was called. To keep the end of a body back until its digest is known, write the last bytes only then; on any doubt
-/// ``abort(_:)``, which closes the connection before the promised length was reached.
+/// **Completeness.** The client sees a complete response only if exactly `contentLength` bytes were written and ``finish()``
+/// was called. To withhold the end of a body until its digest is verified, write the last bytes only then; if the
+/// verification fails, ``abort(_:)`` closes the connection before the announced length was reached.
 public protocol ResponseWriter: AnyObject, Sendable {
     /// The event loop of the client's connection, on which this object must be used.
     var eventLoop: any EventLoop { get }
@@ -27,7 +27,7 @@ public protocol ResponseWriter: AnyObject, Sendable {
     var isHeadWritten: Bool { get }
     /// Whether body bytes may be written without buffering more than the high watermark.
     var isWritable: Bool { get }
-    /// Told when the client can take more and when the response cannot go on. Held strongly until then.
+    /// Receives writability and the end of the client. Held strongly until the response ends.
     var delegate: (any ResponseWriterDelegate)? { get set }
 
     /// Begins the response. The head leaves with the first body bytes, with ``flush()`` or with ``finish()``.
@@ -50,16 +50,16 @@ public protocol ResponseWriter: AnyObject, Sendable {
     func whenWritable() -> EventLoopFuture<Void>
 }
 
-/// Hears from a ``ResponseWriter``, on its event loop.
+/// Receives the events of a ``ResponseWriter``, on its event loop.
 public protocol ResponseWriterDelegate: AnyObject, Sendable {
     /// After ``ResponseWriter/isWritable`` was false it is true again.
     func responseWriterIsWritable(_ writer: any ResponseWriter)
-    /// The client has gone, or the server gave the response up (deadline, shutdown), before it was finished. Called at
+    /// The client disconnected, or the server aborted the response (deadline, shutdown), before it was finished. Called at
     /// most once, and not after `finish` or `abort`.
     func responseWriterDidClose(_ writer: any ResponseWriter)
 }
 
-/// The response cannot go on: the client has gone, or a deadline passed.
+/// The response cannot be continued: the client disconnected, or a deadline passed.
 public struct ResponseClosed: Error, Hashable, CustomStringConvertible {
     /// Creates the error.
     public init() {}

@@ -33,10 +33,10 @@ public enum ProcessMetrics {
     ]
 
     /// Bytes of memory that are resident now; 0 where the system does not say.
-    public static var residentBytes: Int { memoryPages(field: 1) * Int(getpagesize()) }
+    package static var residentBytes: Int { memoryPages(field: 1) * Int(getpagesize()) }
 
     /// CPU time in user and kernel mode of all threads so far.
-    public static var cpuSeconds: Double {
+    package static var cpuSeconds: Double {
         var usage = rusage()
         #if canImport(Glibc)
             getrusage(RUSAGE_SELF.rawValue, &usage)

@@ -84,7 +84,7 @@ public final class PrometheusRegistry: MetricsFactory {
         _ = series(name, .counter, labels) { .computed(value) }
     }
 
-    /// Everything, in the text format 0.0.4, families and series in a fixed order.
+    /// All metrics in the text format 0.0.4, families and series in a fixed order.
     public func text() -> [UInt8] {
         let families = state.withLock { state in
             state.families.map { (name: $0.key, family: $0.value) }
@@ -277,7 +277,7 @@ final class PrometheusHistogram: Sendable {
 }
 
 extension PrometheusNumber: CounterHandler, FloatingPointCounterHandler, MeterHandler {
-    // Counters only go up; an attempt to lower one is a mistake of the caller and is ignored.
+    // Counters only go up; a negative amount is ignored.
     func increment(by amount: Int64) { if amount > 0 { add(Double(amount)) } }
     func reset() { store(0) }
     func set(_ value: Int64) { store(Double(value)) }

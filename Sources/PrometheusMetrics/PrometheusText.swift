@@ -49,7 +49,7 @@ package struct PrometheusText {
         bytes.append(0x0a)
     }
 
-    /// A number as the format wants it: integers without a point, the others in the shortest exact form.
+    /// A number in the format's form: integers without a point, the others in the shortest exact form.
     static func number(_ value: Double) -> String {
         if value.isNaN { return "NaN" }
         if value.isInfinite { return value < 0 ? "-Inf" : "+Inf" }

@@ -110,7 +110,7 @@ import Testing
         #expect(responder.exchanges.count == 1)
     }
 
-    @Test func whatIsNoRequestIsRefusedAndNothingAfterItIsTaken() throws {
+    @Test func invalidRequestIsRefusedAndClosesTheConnection() throws {
         let responder = ScriptedResponder()
         let connection = try EmbeddedConnection(responder: responder)
         defer { connection.finish() }
@@ -137,7 +137,7 @@ import Testing
         #expect(!connection.isOpen)
     }
 
-    @Test func idleConnectionIsClosedWithoutAWord() throws {
+    @Test func idleConnectionIsClosedWithoutAResponse() throws {
         let connection = try EmbeddedConnection(responder: ScriptedResponder())
         defer { connection.finish() }
         try connection.receive(get)
@@ -239,7 +239,7 @@ import Testing
         }
     }
 
-    @Test func writerHearsOfBackPressureAndOfTheClientsEnd() throws {
+    @Test func writerReportsBackPressureAndDisconnection() throws {
         let responder = ScriptedResponder()
         responder.onRequest = { _ in }
         let connection = try EmbeddedConnection(responder: responder)
@@ -328,7 +328,7 @@ import Testing
         #expect(!stuck.isOpen)
     }
 
-    @Test func observerHearsOfEveryRequestOnce() throws {
+    @Test func observerReceivesEveryRequestOnce() throws {
         let observer = RecordingObserver()
         let responder = ScriptedResponder()
         let connection = try EmbeddedConnection(responder: responder, observer: observer)

@@ -7,7 +7,7 @@ import Synchronization
 
 @testable import HTTPServer
 
-/// Answers in the way a test tells it to, by default at once with the target as body.
+/// Answers with a closure of the test, by default at once with the target as body.
 final class ScriptedResponder: RequestResponder, @unchecked Sendable {
     var onRequest: (HTTPExchange) -> Void = { exchange in
         exchange.send(ResponseHead(.ok, contentLength: 0), body: ByteBuffer(string: exchange.request.target))

@@ -78,7 +78,8 @@ import Testing
         await #expect(throws: LifecycleError.stopped("part")) {
             try await lifecycle.run {
                 try await lifecycle.start {}
-            } shutdown: { _ in }
+            } shutdown: { _ in
+            }
         }
     }
 }

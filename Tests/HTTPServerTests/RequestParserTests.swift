@@ -6,7 +6,7 @@ import Testing
 @testable import HTTPServer
 
 @Suite struct RequestParserTests {
-    /// What became of some bytes: the requests found, then why it stopped, if it did.
+    /// The result of parsing some bytes: the requests found, then the rejection, if any.
     private struct Outcome: Equatable {
         var requests: [String] = []
         var rejection: RequestRejection?
@@ -78,7 +78,7 @@ import Testing
         ("http://host", "/"), ("http://host:80/a?b", "/a?b"), ("HTTP://host/a", "/a"), ("https://h?q", "/?q"),
         ("*", "*"), ("/%2e%2e//a", "/%2e%2e//a"),
     ])
-    func understandsFormsOfTargets(target: String, expected: String) throws {
+    func acceptsAllFormsOfTargets(target: String, expected: String) throws {
         #expect(try head("GET \(target) HTTP/1.1\r\nHost: a\r\n\r\n").target == expected)
     }
 

@@ -1,7 +1,7 @@
 import NIOCore
 import NIOPosix
 
-/// A response as it came over the wire.
+/// A response as received.
 package struct RawResponse: Sendable {
     package var status: Int
     package var fields: [String: String]

@@ -113,7 +113,7 @@ private final class ServiceStore: ContentStore, Service {
         await #expect(throws: (any Error).self) { try await RawClient.with(port: registry) { _ in } }
     }
 
-    @Test func whatIsNotManagedIsLeftAlone() async throws {
+    @Test func unmanagedPartsAreNotTouched() async throws {
         let journal = Journal()
         var configuration = configuration(
             store: ServiceStore(InMemoryContentStore(), journal), router: try SpyRouter(journal))
@@ -196,7 +196,7 @@ private final class ServiceStore: ContentStore, Service {
 
     // MARK: Failures
 
-    @Test func whatCannotBeIsRefused() throws {
+    @Test func invalidConfigurationsAreRefused() throws {
         let router = try SpyRouter(Journal())
         var configuration = configuration(store: InMemoryContentStore(), router: router)
         configuration.peerPort = nil
@@ -240,7 +240,7 @@ private final class ServiceStore: ContentStore, Service {
 
     // MARK: State
 
-    @Test func theStatusSaysWhatThereIs() async throws {
+    @Test func statusReflectsTheNode() async throws {
         let fixture = try await Fixture()
         let router = try SpyRouter(Journal())
         let problem = NIOLockedValueBox<String?>("not listed yet")

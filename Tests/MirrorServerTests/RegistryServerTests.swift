@@ -178,7 +178,7 @@ import Testing
         }
     }
 
-    @Test func clientsWithoutNamespaceAreUnderstood() async throws {
+    @Test func requestsWithoutNamespaceUseTheDefaultRegistry() async throws {
         let fixture = try await Fixture()
         try await withServer(
             store: fixture.store, configure: { $0.defaultRegistry = "docker.io" }

@@ -4,8 +4,8 @@ import NIOCore
 import NIOHTTP1
 import ServiceLifecycle
 
-/// A small HTTP server for what is not on the registry port, such as metrics: a table of paths and the closures that
-/// answer them, with the same limits and the same orderly end as ``RegistryServer``.
+/// The HTTP server of metrics and status pages: a table of routes, with the same limits and lifecycle as
+/// ``RegistryServer``.
 public final class AdminServer: Service, Sendable {
     /// A whole response in memory.
     public struct Response: Sendable {
@@ -30,9 +30,9 @@ public final class AdminServer: Service, Sendable {
         }
     }
 
-    /// A path and what answers GET (and HEAD) requests for it.
+    /// A path and the handler of its GET and HEAD requests.
     public struct Route: Sendable {
-        /// Answers a request. Runs as a task, which is cancelled when the client has gone;
+        /// Answers a request. Runs as a task, which is cancelled when the client disconnects;
         /// ``HTTPLimits/responseTimeout`` bounds it.
         public typealias Handler = @Sendable (RequestHead) async throws -> Response
 
@@ -65,7 +65,7 @@ public final class AdminServer: Service, Sendable {
 
     /// Starts to listen; see ``RegistryServer/start()``.
     ///
-    /// - Throws: ``ListenError`` when an address cannot be listened on; nothing is left running then.
+    /// - Throws: `ListenError` when an address cannot be listened on; `LifecycleError`.
     @discardableResult
     public func start() async throws -> [SocketAddress] { try await core.start() }
 
@@ -79,7 +79,7 @@ public final class AdminServer: Service, Sendable {
 
     /// Serves until shut down; see ``RegistryServer/run()``.
     ///
-    /// - Throws: ``ListenError`` when an address cannot be listened on.
+    /// - Throws: as ``start()``.
     public func run() async throws { try await core.run() }
 }
 
@@ -101,7 +101,7 @@ struct RouteTable: RequestResponder {
         let path = String(request.path)
         guard let route = exact[path] ?? prefixes.first(where: { path.hasPrefix($0.path) }) else {
             exchange.begin(handler: "unknown")
-            return exchange.fail(.notFound, "there is nothing at this path")
+            return exchange.fail(.notFound, "no such path")
         }
         exchange.begin(handler: route.path)
         guard request.method == .GET || request.method == .HEAD else {

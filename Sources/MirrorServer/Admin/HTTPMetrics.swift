@@ -41,7 +41,7 @@ public final class HTTPMetrics: RequestObserver {
         if summary.handler != "invalid" { meter(summary.handler).decrement() }
         let key = Key(
             handler: summary.handler, method: Self.method(summary.method),
-            // 499, as others have it, for a client that left before there was a status.
+            // 499, as nginx has it, for a client that disconnected before there was a status.
             code: summary.status?.code ?? 499)
         let pair = state.withLock { state -> Pair in
             if let pair = state.pairs[key] { return pair }

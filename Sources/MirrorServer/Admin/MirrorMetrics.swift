@@ -3,14 +3,14 @@ import NIOCore
 import PrometheusMetrics
 import Synchronization
 
-/// What the mirror counts, under the names of the field where they exist.
+/// The metrics of the mirror, under the names of the original where they exist.
 ///
-/// Label values come from fixed sets, except the registry, of which at most ``registryLimit`` are told apart.
+/// Label values come from fixed sets, except the registry, of which at most ``registryLimit`` are distinguished.
 final class MirrorMetrics: Sendable {
     /// Registries counted by name; the others are counted as `other`.
     static let registryLimit = 100
 
-    /// What became of a checked or unchecked body.
+    /// The result of verifying a body.
     enum Verification: String, CaseIterable, Sendable {
         case verified, mismatch, partial, off
     }
@@ -60,7 +60,7 @@ final class MirrorMetrics: Sendable {
         firstByte = Metrics.Timer(label: "spegel_mirror_peer_first_byte_seconds", factory: factory)
     }
 
-    /// Hits, misses, and when the last hit was (seconds since 1970, 0 for never).
+    /// Hits, misses, and the time of the last hit (seconds since 1970, 0 for never).
     var summary: (hits: Int, misses: Int, lastSuccess: Double) {
         (
             hits.load(ordering: .relaxed), misses.load(ordering: .relaxed),
@@ -95,10 +95,10 @@ final class MirrorMetrics: Sendable {
     /// A lookup found its first peer, or ended without.
     func resolved(after time: TimeAmount) { resolveDuration.recordNanoseconds(time.nanoseconds) }
 
-    /// A body was passed on, checked or not.
+    /// A body was relayed, verified or not.
     func verification(_ outcome: Verification) { verifications[outcome]?.increment() }
 
-    /// A request to a peer came to nothing.
+    /// A request to a peer failed.
     ///
     /// - Parameter reason: one of a fixed set.
     func peerFailed(_ reason: String) {

@@ -1,25 +1,25 @@
 import ContentStore
 import OCIDistribution
 
-/// What of a store is to be advertised, kept up to date by its events.
+/// The keys to advertise, derived from the store's events.
 ///
-/// A value type without I/O. A key is a digest, or `registry/repository:tag` of a tag whose target is really present.
+/// A value type without I/O. A key is a digest, or `registry/repository:tag` of a tag whose target is present.
 /// It grows with the store only: one entry for each image and each piece of content.
 struct AdvertisedSet: Sendable {
     private let filter: ReferenceFilter
     private var images: [Reference: StoredImage] = [:]
     private var contents: [Digest: ContentInfo] = [:]
-    /// Tags by the digest they name, so that they come and go with its content.
+    /// Tags by the digest of their target, so that they follow its content.
     private var tags: [Digest: Set<Reference>] = [:]
-    /// The names behind a tag's key: the same tag may be in the store with a digest and without.
-    private var holders: [String: Set<Reference>] = [:]
+    /// The references behind a tag's key: the same tag may be in the store with a digest and without.
+    private var references: [String: Set<Reference>] = [:]
     /// The keys to be advertised, with what they count as.
     private(set) var keys: [String: Key] = [:]
-    /// Keys that came or went since ``takeChanges()``; whether they are wanted now says ``keys``.
+    /// Keys that were added or removed since ``takeChanges()``: added if they are in ``keys``.
     private var changed: Set<String> = []
     private var replaced: (images: [Reference: StoredImage], contents: [Digest: ContentInfo])?
 
-    /// What a key stands for.
+    /// How a key is counted.
     struct Key: Sendable, Hashable {
         /// The registry it is counted for; empty when it is not known.
         var registry: String
@@ -35,10 +35,10 @@ struct AdvertisedSet: Sendable {
     /// The images in the store.
     var storedImages: [StoredImage] { Array(images.values) }
 
-    /// What is known of content that is in the store.
+    /// The information on content that is in the store.
     func info(_ digest: Digest) -> ContentInfo? { contents[digest] }
 
-    /// Takes in an event.
+    /// Applies an event.
     mutating func apply(_ event: ContentEvent) {
         switch event {
         case .snapshotStarted:
@@ -58,7 +58,7 @@ struct AdvertisedSet: Sendable {
         }
     }
 
-    /// Replaces everything, for example by what the store says when it is asked anew.
+    /// Replaces everything by what the store lists.
     mutating func replace(images newImages: [Reference: StoredImage], contents newContents: [Digest: ContentInfo]) {
         for reference in images.keys where newImages[reference] == nil { remove(reference) }
         for digest in contents.keys where newContents[digest] == nil { remove(digest) }
@@ -115,17 +115,17 @@ struct AdvertisedSet: Sendable {
         put(key, Key(registry: registry, isTag: false, isImage: !names.isEmpty))
     }
 
-    /// A tag's key is there when what the store finds under that tag is: the target of the plain name, and only when there
-    /// is no such name that of one which has a digest too.
+    /// A tag's key is advertised while the content that the store resolves it to is present: the target of the plain name,
+    /// or, without one, that of a reference that has a digest, too.
     private mutating func refreshTag(_ reference: Reference) {
         guard let key = reference.taggedName else { return }
         if images[reference] != nil, filter.allows(reference) {
-            holders[key, default: []].insert(reference)
+            references[key, default: []].insert(reference)
         } else {
-            holders[key]?.remove(reference)
+            references[key]?.remove(reference)
         }
-        guard let names = holders[key], !names.isEmpty else {
-            holders[key] = nil
+        guard let names = references[key], !names.isEmpty else {
+            references[key] = nil
             return put(key, nil)
         }
         let plain = names.first { $0.digest == nil }
@@ -141,7 +141,7 @@ struct AdvertisedSet: Sendable {
         let before = keys[key]
         guard before != value else { return }
         keys[key] = value
-        // Counted differently is no reason to announce anything.
+        // A change of the counts alone is not advertised.
         if (before == nil) != (value == nil) { changed.insert(key) }
     }
 }

@@ -119,7 +119,7 @@ package final class Advertiser: Service, Sendable {
         get async { await core.advertised }
     }
 
-    /// What the store's events said so far.
+    /// The store's content, by the events so far.
     package var storeSummary: StoreEventLog.Summary {
         get async { await core.storeSummary }
     }

@@ -25,7 +25,7 @@ actor AdvertiserCore {
     private var isFlushing = false
     /// Waits to retry what the router refused.
     private var retry: Task<Void, Never>?
-    /// Counts events, so that a comparison with the store can tell that it was overtaken.
+    /// Counts events, so that a comparison with the store detects events in the meantime.
     private var changes = 0
     private var eventLog: StoreEventLog
 
@@ -43,7 +43,7 @@ actor AdvertiserCore {
         (wakeups, wake) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
     }
 
-    /// What the store's events said so far.
+    /// The store's content, by the events so far.
     var storeSummary: StoreEventLog.Summary { eventLog.summary }
 
     /// Applies a change of the store. The router is given the difference within the batch delay.
@@ -66,7 +66,7 @@ actor AdvertiserCore {
             refused.remove(key)
             if advertised.contains(key) { removing.insert(key) }
         }
-        // Also when no key came or went: what is counted may have changed.
+        // Also when no key was added or removed: the counts may have changed.
         wake.yield()
     }
 

@@ -5,7 +5,7 @@ import OCIDistribution
 /// Logs the changes of a store, one line each: `"msg":"OCI event","key":…,"type":"CREATE|UPDATE|DELETE"`. The content of
 /// a snapshot is only counted.
 package struct StoreEventLog: Sendable {
-    /// What the events said so far.
+    /// The store's content, by the events so far.
     package struct Summary: Sendable, Hashable {
         /// Whether the first snapshot is complete.
         package var isListed = false

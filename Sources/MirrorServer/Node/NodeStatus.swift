@@ -23,7 +23,7 @@ extension MirrorNode {
             }
         }
 
-        /// What the store's events said.
+        /// The store's content, by its events.
         public struct Store: Sendable, Hashable, Codable {
             /// Whether the store has been listed since the start.
             public var isListed: Bool

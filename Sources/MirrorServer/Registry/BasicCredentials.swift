@@ -1,6 +1,6 @@
 import OCIDistribution
 
-/// A user name and a password, given with every request (RFC 7617).
+/// A user name and a password for basic authentication (RFC 7617).
 public struct BasicCredentials: Sendable {
     /// The value of the `Authorization` field that carries them, as it is sent to peers.
     public let authorization: String
@@ -16,7 +16,7 @@ public struct BasicCredentials: Sendable {
         expected = Self.fingerprint(authorization.dropFirst(6))
     }
 
-    /// Whether an `Authorization` field carries these credentials. Takes the same time whatever is wrong with it.
+    /// Whether an `Authorization` field carries these credentials. Constant time.
     func matches(_ field: String?) -> Bool {
         let field = field ?? ""
         let isBasic = field.prefix(6).lowercased() == "basic "
@@ -26,7 +26,7 @@ public struct BasicCredentials: Sendable {
         return difference == 0
     }
 
-    /// A hash has the same length for any input, so that comparing two tells nothing about the input's length.
+    /// A hash has the same length for any input, so that the time of a comparison does not depend on the input's length.
     private static func fingerprint(_ token: Substring) -> [UInt8] {
         Digest.hash(.sha256, of: token.utf8).bytes
     }

@@ -3,7 +3,7 @@ import NIOCore
 import NIOHTTP1
 import OCIDistribution
 
-/// Answers requests for content that the local store does not have.
+/// Answers requests for content that is not in the local store.
 public protocol MissHandler: Sendable {
     /// Answers a request.
     ///
@@ -13,7 +13,7 @@ public protocol MissHandler: Sendable {
     func handleMiss(_ request: MissRequest, response: any ResponseWriter)
 }
 
-/// A valid request for content that the local store does not have.
+/// A valid request for content that is not in the local store.
 public struct MissRequest: Sendable {
     /// What is asked for: a manifest or a blob, never the base path.
     public var distribution: DistributionRequest
@@ -21,13 +21,12 @@ public struct MissRequest: Sendable {
     public var isHead: Bool
     /// The byte range of a blob that is asked for; nil for a manifest, a HEAD request and a request for all.
     public var range: ByteRange?
-    /// The request as it came.
+    /// The request's head.
     public var head: RequestHead
     /// The client's address, if it has one.
     public var remoteAddress: SocketAddress?
 
-    /// Creates a request.
-    public init(
+    package init(
         distribution: DistributionRequest, isHead: Bool, range: ByteRange?, head: RequestHead,
         remoteAddress: SocketAddress?
     ) {

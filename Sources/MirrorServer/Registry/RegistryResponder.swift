@@ -6,7 +6,7 @@ import NIOHTTP1
 import OCIDistribution
 import Synchronization
 
-/// Answers the requests of a registry: health, authentication, filters, and where content is looked for.
+/// Answers the requests of a registry: health checks, authentication, filters, the local store, and then the miss handler.
 final class RegistryResponder: RequestResponder {
     private let store: any ContentStore
     private let missHandler: (any MissHandler)?
@@ -129,7 +129,7 @@ final class RegistryResponder: RequestResponder {
 
     // MARK: The store
 
-    /// One request for content while it is looked for.
+    /// One request for content.
     private struct Lookup: Sendable {
         let responder: RegistryResponder
         let request: DistributionRequest
@@ -172,8 +172,8 @@ final class RegistryResponder: RequestResponder {
         }
     }
 
-    /// Asks the store what it cannot say at once, and comes back to the event loop. A store that fails is treated
-    /// like one that does not have the content, because a peer may have it.
+    /// Asks the store asynchronously and continues on the event loop. A store that fails counts as one without the
+    /// content, because a peer may have it.
     private func ask<Answer: Sendable>(
         _ lookup: Lookup,
         _ question: @escaping @Sendable (any ContentStore) async throws -> Answer?,
@@ -188,7 +188,7 @@ final class RegistryResponder: RequestResponder {
                 return
             } catch {
                 logger.warning(
-                    "the store cannot answer", metadata: ["path": "\(exchange.request.target)", "error": "\(error)"])
+                    "the store failed", metadata: ["path": "\(exchange.request.target)", "error": "\(error)"])
                 answer = nil
             }
             exchange.eventLoop.execute {

@@ -13,7 +13,7 @@ import ServiceLifecycle
 ///     http: HTTPServerConfiguration(listen: [try ListenAddress(parsing: ":5000")]))
 /// configuration.defaultRegistry = "docker.io"
 /// let server = RegistryServer(configuration: configuration, store: store, logger: logger)
-/// try await server.start()
+/// try await server.run()
 /// ```
 ///
 /// A connection's work stays on its event loop. Content the store answers for immediately is served without a task or
@@ -23,7 +23,7 @@ public final class RegistryServer: Service, Sendable {
     public struct Configuration: Sendable {
         /// Where to listen, and the limits of connections.
         public var http: HTTPServerConfiguration
-        /// The registry that is meant by clients that do not say (no `ns`, no registry in the path); nil for none.
+        /// The registry of requests that name none (no `ns`, no registry in the path); nil for none.
         public var defaultRegistry: String?
         /// Which references are served at all.
         public var filter: ReferenceFilter = .all
@@ -46,9 +46,9 @@ public final class RegistryServer: Service, Sendable {
     ///   - configuration: where to listen and what to serve.
     ///   - store: the local content.
     ///   - missHandler: answers for content the store does not have; nil: `404`.
-    ///   - observer: hears of every request.
-    ///   - logger: for requests (at debug) and troubles.
-    ///   - isReady: what `/readyz` says; called on event loops, so it must neither block nor take long.
+    ///   - observer: receives the outcome of every request.
+    ///   - logger: for requests (at debug) and errors.
+    ///   - isReady: the answer of `/readyz`; called on event loops, so it must neither block nor take long.
     public init(
         configuration: Configuration,
         store: any ContentStore,
@@ -67,7 +67,8 @@ public final class RegistryServer: Service, Sendable {
     /// Starts to listen.
     ///
     /// - Returns: the addresses that are listened on, with the ports the system chose.
-    /// - Throws: ``ListenError`` when an address cannot be listened on; nothing is left running then.
+    /// - Throws: `ListenError` when an address cannot be listened on, then nothing is left running; `LifecycleError` when
+    ///   the server was started or shut down before.
     @discardableResult
     public func start() async throws -> [SocketAddress] {
         try await core.start()
@@ -81,14 +82,14 @@ public final class RegistryServer: Service, Sendable {
 
     /// Stops to listen, closes idle connections, and lets running responses finish.
     ///
-    /// - Parameter gracePeriod: how long they may take before they are cut off; nil for
+    /// - Parameter gracePeriod: how long they may take before they are aborted; nil for
     ///   ``HTTPLimits/shutdownGracePeriod``.
     public func shutdown(gracePeriod: Duration? = nil) async {
         await core.shutdown(gracePeriod: gracePeriod)
     }
 
     /// Serves until the service group shuts down gracefully (then as ``shutdown(gracePeriod:)``) or the task is cancelled
-    /// (then running responses are cut off). Starts the server unless it was started.
+    /// (then running responses are aborted). Starts the server unless it was started.
     ///
     /// - Throws: ``ListenError`` when an address cannot be listened on.
     public func run() async throws {

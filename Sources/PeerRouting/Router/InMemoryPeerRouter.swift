@@ -37,7 +37,7 @@ public final class InMemoryPeerRouter: PeerRouter {
     /// - Parameters:
     ///   - peer: How the other routers will see this one.
     ///   - network: The shared registry; routers of different networks do not see each other.
-    ///   - isReady: What ``isReady`` answers until ``setReady(_:)``.
+    ///   - isReady: What ``isReady`` answers until the router is shut down.
     public init(peer: Peer, network: InMemoryPeerNetwork = InMemoryPeerNetwork(), isReady: Bool = true) {
         self.network = network
         self.localPeer = peer
@@ -51,13 +51,8 @@ public final class InMemoryPeerRouter: PeerRouter {
     /// Whether the router claims to be ready.
     public var isReady: Bool { state.withLock { $0.isReady } }
 
-    /// Sets what ``isReady`` answers.
-    public func setReady(_ isReady: Bool) {
-        state.withLock { $0.isReady = isReady }
-    }
-
     /// Leaves the network: the others no longer find this node, and it can advertise no more.
-    public func leave() {
+    public func shutdown() async {
         state.withLock {
             $0.hasLeft = true
             $0.isReady = false
@@ -74,7 +69,7 @@ public final class InMemoryPeerRouter: PeerRouter {
 
     /// Announces `keys` to every router of the network.
     ///
-    /// - Throws: ``PeerRouterError/stopped`` after ``leave()``.
+    /// - Throws: ``PeerRouterError/stopped`` after ``shutdown()``.
     public func advertise(_ keys: [String]) async throws {
         if state.withLock({ $0.hasLeft }) { throw PeerRouterError.stopped }
         network.state.withLock { shared in

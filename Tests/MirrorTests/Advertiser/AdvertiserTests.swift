@@ -7,8 +7,8 @@ import Testing
 
 @testable import MirrorServer
 
-/// A router that notes what it is told, and can be made to refuse.
-private final class NotingRouter: PeerRouter {
+/// A router that records its calls, and can be made to refuse keys.
+private final class RecordingRouter: PeerRouter {
     struct State {
         var keys: Set<String> = []
         var batches: [Int] = []
@@ -16,7 +16,7 @@ private final class NotingRouter: PeerRouter {
     }
 
     let state = NIOLockedValueBox(State())
-    /// Whether it does not say yet that it has taken keys.
+    /// Whether calls wait before they accept keys.
     let isHeld = NIOLockedValueBox(false)
     let localPeer: Peer
 
@@ -47,32 +47,32 @@ private final class NotingRouter: PeerRouter {
     var keys: Set<String> { state.withLockedValue { $0.keys } }
 }
 
-/// A store that says in its events what it is told to, and when asked what is true.
-private final class LyingStore: ContentStore {
-    let truth = InMemoryContentStore()
-    let told = InMemoryContentStore()
+/// A store whose events come from one store and whose answers from another.
+private final class InconsistentStore: ContentStore {
+    let actual = InMemoryContentStore()
+    let announced = InMemoryContentStore()
     let damaged = NIOLockedValueBox<Set<String>>([])
     let isDown = NIOLockedValueBox(false)
-    /// Whether it cannot say anything about single contents.
-    let isMute = NIOLockedValueBox(false)
+    /// Whether single contents cannot be examined.
+    let infoFails = NIOLockedValueBox(false)
 
-    func resolve(_ reference: Reference) async throws -> Descriptor? { try await truth.resolve(reference) }
+    func resolve(_ reference: Reference) async throws -> Descriptor? { try await actual.resolve(reference) }
     func info(_ digest: Digest) async throws -> ContentInfo? {
-        if isMute.withLockedValue({ $0 }) { throw ContentStoreError.unavailable("test") }
-        return try await truth.info(digest)
+        if infoFails.withLockedValue({ $0 }) { throw ContentStoreError.unavailable("test") }
+        return try await actual.info(digest)
     }
-    func open(_ digest: Digest) async throws -> OpenContent? { try await truth.open(digest) }
+    func open(_ digest: Digest) async throws -> OpenContent? { try await actual.open(digest) }
     func images() async throws -> [StoredImage] {
         if isDown.withLockedValue({ $0 }) { throw ContentStoreError.unavailable("test") }
-        return try await truth.images()
+        return try await actual.images()
     }
     func contents(of image: StoredImage) async throws -> [ContentInfo] {
         if damaged.withLockedValue({ $0.contains("\(image.reference)") }) {
             throw ContentStoreError.unavailable("test")
         }
-        return try await truth.contents(of: image)
+        return try await actual.contents(of: image)
     }
-    func events() -> ContentEvents { told.events() }
+    func events() -> ContentEvents { announced.events() }
 }
 
 @Suite(.timeLimit(.minutes(10))) struct AdvertiserTests {
@@ -118,9 +118,9 @@ private final class LyingStore: ContentStore {
         try await body(advertiser)
     }
 
-    @Test func whatIsThereIsAdvertisedThenEveryChange() async throws {
+    @Test func contentIsAdvertisedThenEveryChange() async throws {
         let store = InMemoryContentStore()
-        let router = try NotingRouter()
+        let router = try RecordingRouter()
         let first = try await addImage(1, to: [store], as: "docker.io/library/a:1")
         let registry = PrometheusRegistry()
         try await run(store, router, configuration(), registry: registry) { advertiser in
@@ -141,7 +141,7 @@ private final class LyingStore: ContentStore {
 
     @Test func aTagIsAdvertisedOnlyWithItsContent() async throws {
         let store = InMemoryContentStore()
-        let router = try NotingRouter()
+        let router = try RecordingRouter()
         let image = try await addImage(1, to: [store], as: "docker.io/library/a:1")
         try await run(store, router, configuration()) { _ in
             try await eventually { router.keys == image.keys }
@@ -155,7 +155,7 @@ private final class LyingStore: ContentStore {
 
     @Test func filteredReferencesAreNotAdvertised() async throws {
         let store = InMemoryContentStore()
-        let router = try NotingRouter()
+        let router = try RecordingRouter()
         let wanted = try await addImage(1, to: [store], as: "docker.io/library/a:1")
         try await addImage(2, to: [store], as: "quay.io/b/c:2")
         let filter = try ReferenceFilter(mirroredRegistries: ["https://docker.io"], patterns: [])
@@ -167,7 +167,7 @@ private final class LyingStore: ContentStore {
     @Test func batchesAreBounded() async throws {
         let store = InMemoryContentStore()
         for number in 0..<100 { _ = try store.add(Array("\(number)".utf8)) }
-        let router = try NotingRouter()
+        let router = try RecordingRouter()
         var configuration = configuration()
         configuration.batchKeys = 7
         try await run(store, router, configuration) { _ in
@@ -179,17 +179,17 @@ private final class LyingStore: ContentStore {
     @Test func refusedKeysAreOfferedAgain() async throws {
         let store = InMemoryContentStore()
         let image = try await addImage(1, to: [store], as: "docker.io/library/a:1")
-        let router = try NotingRouter(refusals: 5)
+        let router = try RecordingRouter(refusals: 5)
         try await run(store, router, configuration()) { _ in
             try await eventually { router.keys == image.keys }
         }
     }
 
-    /// What is withdrawn makes room, so that it must not wait for what is refused.
-    @Test func whatGoesIsWithdrawnWhileKeysAreRefused() async throws {
+    /// Withdrawn keys make room, so that they must not wait for refused ones.
+    @Test func removedKeysAreWithdrawnWhileOthersAreRefused() async throws {
         let store = InMemoryContentStore()
         let image = try await addImage(1, to: [store], as: "docker.io/library/a:1")
-        let router = try NotingRouter()
+        let router = try RecordingRouter()
         var configuration = configuration()
         configuration.retryDelay = .seconds(3600)
         try await run(store, router, configuration) { _ in
@@ -207,7 +207,7 @@ private final class LyingStore: ContentStore {
     /// An image by digest only, whose content was there before, changes no key, but what is counted.
     @Test func imagesAreCountedWhenNoKeyComesOrGoes() async throws {
         let store = InMemoryContentStore()
-        let router = try NotingRouter()
+        let router = try RecordingRouter()
         let manifest = SharedBytes.manifest(3)
         try await store.write(manifest.buffer, as: manifest.digest)
         let registry = PrometheusRegistry()
@@ -223,23 +223,23 @@ private final class LyingStore: ContentStore {
         }
     }
 
-    @Test func whatIsAdvertisedAndWhatIsPresentAreReconciled() async throws {
-        let store = LyingStore()
-        let router = try NotingRouter()
-        let gone = try await addImage(1, to: [store.told], as: "docker.io/library/gone:1")
+    @Test func reconciliationCorrectsMissedEvents() async throws {
+        let store = InconsistentStore()
+        let router = try RecordingRouter()
+        let gone = try await addImage(1, to: [store.announced], as: "docker.io/library/gone:1")
         try await run(store, router, configuration()) { advertiser in
             try await eventually { router.keys == gone.keys }
-            // The events told of one image; really there is another.
-            let there = try await addImage(2, to: [store.truth], as: "docker.io/library/there:1")
+            // The events announced one image; the store has another.
+            let there = try await addImage(2, to: [store.actual], as: "docker.io/library/there:1")
             try await eventually { await advertiser.reconcile() >= 0 && router.keys == there.keys }
             #expect(await advertiser.reconcile() == 0)
         }
     }
 
-    /// What the router is being told of just then is neither taken for gone nor told again.
+    /// Keys of a call that is under way are neither withdrawn nor advertised again.
     @Test func keysUnderWayAreNotCorrected() async throws {
         let store = InMemoryContentStore()
-        let router = try NotingRouter()
+        let router = try RecordingRouter()
         // No image leads to it.
         let first = try store.add(Array("first".utf8)).description
         router.isHeld.withLockedValue { $0 = true }
@@ -248,7 +248,7 @@ private final class LyingStore: ContentStore {
             #expect(await advertiser.reconcile() == 0)
             router.isHeld.withLockedValue { $0 = false }
             try await eventually { await advertiser.advertisedKeys.contains(first) }
-            // When this is taken, what was to be withdrawn is.
+            // Once this is accepted, pending withdrawals are done.
             let second = try store.add(Array("second".utf8)).description
             try await eventually { router.keys.contains(second) }
             #expect(router.keys == [first, second])
@@ -258,19 +258,19 @@ private final class LyingStore: ContentStore {
     }
 
     @Test func aDamagedImageHidesNothing() async throws {
-        let store = LyingStore()
-        let router = try NotingRouter()
-        let damaged = try await addImage(1, to: [store.told, store.truth], as: "docker.io/library/damaged:1")
-        let fine = try await addImage(2, to: [store.truth], as: "docker.io/library/fine:1")
+        let store = InconsistentStore()
+        let router = try RecordingRouter()
+        let damaged = try await addImage(1, to: [store.announced, store.actual], as: "docker.io/library/damaged:1")
+        let fine = try await addImage(2, to: [store.actual], as: "docker.io/library/fine:1")
         store.damaged.withLockedValue { $0 = ["docker.io/library/damaged:1"] }
         try await run(store, router, configuration()) { advertiser in
             try await eventually { router.keys == damaged.keys }
             try await eventually { await advertiser.reconcile() >= 0 && router.keys == damaged.keys.union(fine.keys) }
-            // What cannot be asked for one by one, either, stays as it is.
-            store.isMute.withLockedValue { $0 = true }
+            // Content that cannot be examined stays advertised.
+            store.infoFails.withLockedValue { $0 = true }
             #expect(await advertiser.reconcile() == 0)
             #expect(router.keys == damaged.keys.union(fine.keys))
-            // A store that cannot be asked changes nothing.
+            // A store that cannot be listed changes nothing.
             store.isDown.withLockedValue { $0 = true }
             #expect(await advertiser.reconcile() == 0)
             #expect(router.keys == damaged.keys.union(fine.keys))
@@ -289,7 +289,7 @@ private final class LyingStore: ContentStore {
         var set = AdvertisedSet(filter: .all)
         var images: [Reference: StoredImage] = [:]
         var contents: [Digest: ContentInfo] = [:]
-        var told: Set<String> = []
+        var advertised: Set<String> = []
         for _ in 0..<200 {
             let reference = references.randomElement(using: &random) ?? references[0]
             let digest = digests.randomElement(using: &random) ?? digests[0]
@@ -311,8 +311,8 @@ private final class LyingStore: ContentStore {
                 set.apply(.contentRemoved(digest))
             }
             let (added, removed) = set.takeChanges()
-            told.formUnion(added)
-            told.subtract(removed)
+            advertised.formUnion(added)
+            advertised.subtract(removed)
             var expected = Set(contents.keys.map(\.description))
             for (name, named) in Dictionary(grouping: images.values, by: \.reference.taggedName) {
                 // A plain name decides; the others count only where there is none.
@@ -321,7 +321,7 @@ private final class LyingStore: ContentStore {
                 else { continue }
                 expected.insert(name)
             }
-            #expect(told == expected)
+            #expect(advertised == expected)
             #expect(Set(set.keys.keys) == expected)
         }
         set.apply(.snapshotStarted)

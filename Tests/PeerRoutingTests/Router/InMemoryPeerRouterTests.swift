@@ -41,7 +41,7 @@ import Testing
     @Test func leavingTakesEverythingBack() async throws {
         let (a, b) = (router(1), router(2))
         try await a.advertise(["x"])
-        a.leave()
+        await a.shutdown()
         #expect(await found("x", by: b).isEmpty)
         #expect(await b.knownPeers().isEmpty)
         #expect(!a.isReady && b.isReady)
