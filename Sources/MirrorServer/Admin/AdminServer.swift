@@ -33,7 +33,7 @@ public final class AdminServer: Service, Sendable {
     /// A path and the handler of its GET and HEAD requests.
     public struct Route: Sendable {
         /// Answers a request. Runs as a task, which is cancelled when the client disconnects;
-        /// ``HTTPLimits/responseTimeout`` bounds it.
+        /// `HTTPLimits.responseTimeout` bounds it.
         public typealias Handler = @Sendable (RequestHead) async throws -> Response
 
         let path: String

@@ -31,12 +31,12 @@ public final class HTTPMetrics: RequestObserver {
         self.factory = factory ?? MetricsSystem.factory
     }
 
-    /// See ``RequestObserver/requestBegan(handler:)``.
+    /// See `RequestObserver.requestBegan(handler:)`.
     public func requestBegan(handler: String) {
         meter(handler).increment()
     }
 
-    /// See ``RequestObserver/requestEnded(_:)``.
+    /// See `RequestObserver.requestEnded(_:)`.
     public func requestEnded(_ summary: RequestSummary) {
         if summary.handler != "invalid" { meter(summary.handler).decrement() }
         let key = Key(

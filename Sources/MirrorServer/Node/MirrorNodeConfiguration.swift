@@ -37,7 +37,7 @@ extension MirrorNode {
         public var advertiser = AdvertiserConfiguration()
         /// The event loops of all connections; nil for those of the process.
         public var eventLoopGroup: (any EventLoopGroup)?
-        /// Receives the metrics. A ``PrometheusRegistry`` gets the process's metrics, too, and is served at `/metrics`.
+        /// Receives the metrics. A `PrometheusRegistry` gets the process's metrics, too, and is served at `/metrics`.
         public var metrics: any MetricsFactory
         /// Whether the admin server has the pages below `/debug/`.
         public var servesDebugPages = true
@@ -93,7 +93,7 @@ extension MirrorNode {
 
         /// Which one.
         public var part: Part
-        /// Why: ``ListenError`` for a server.
+        /// Why: `ListenError` for a server.
         public var reason: any Error
         /// Both.
         public var description: String { "the \(part.rawValue) does not start: \(reason)" }

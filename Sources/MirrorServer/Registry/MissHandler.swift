@@ -9,7 +9,7 @@ public protocol MissHandler: Sendable {
     ///
     /// Called on the event loop of the client's connection, one call a request, and never for a request that carries
     /// `X-Spegel-Mirrored: true` or that a filter forbids. It must not block. It must lead to exactly one response,
-    /// now or later, through `response`; ``HTTPLimits/responseTimeout`` bounds the time until the response's head.
+    /// now or later, through `response`; `HTTPLimits.responseTimeout` bounds the time until the response's head.
     func handleMiss(_ request: MissRequest, response: any ResponseWriter)
 }
 

@@ -83,7 +83,7 @@ public final class RegistryServer: Service, Sendable {
     /// Stops to listen, closes idle connections, and lets running responses finish.
     ///
     /// - Parameter gracePeriod: how long they may take before they are aborted; nil for
-    ///   ``HTTPLimits/shutdownGracePeriod``.
+    ///   `HTTPLimits.shutdownGracePeriod`.
     public func shutdown(gracePeriod: Duration? = nil) async {
         await core.shutdown(gracePeriod: gracePeriod)
     }
@@ -91,7 +91,7 @@ public final class RegistryServer: Service, Sendable {
     /// Serves until the service group shuts down gracefully (then as ``shutdown(gracePeriod:)``) or the task is cancelled
     /// (then running responses are aborted). Starts the server unless it was started.
     ///
-    /// - Throws: ``ListenError`` when an address cannot be listened on.
+    /// - Throws: `ListenError` when an address cannot be listened on.
     public func run() async throws {
         try await core.run()
     }
