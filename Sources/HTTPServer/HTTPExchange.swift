@@ -358,8 +358,6 @@ final class FileTransfer {
         end = range.upperBound
     }
 
-    var remaining: Int64 { end - position }
-
     /// The next piece to send, or nil after the last one.
     func nextPiece() -> FileRegion? {
         guard position < end else { return nil }

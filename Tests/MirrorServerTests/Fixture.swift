@@ -46,7 +46,7 @@ struct Fixture {
     var layerPath: String { "/v2/\(Self.repository)/blobs/\(layerDigest)?ns=docker.io" }
 }
 
-/// A store of one blob in a file, that answers at once or only when waited for, and can be told to fail.
+/// A store of one blob in a file, that answers immediately or asynchronously, or fails.
 final class FileStore: ContentStore {
     enum Mode { case immediate, asynchronous, failing, stalling }
 

@@ -115,7 +115,7 @@ import Testing
     @Test func badRequestsGetTheRightStatusAndCode() async throws {
         let fixture = try await Fixture()
         try await withServer(store: fixture.store) { _, port in
-            // All on one connection: none of them may harm it.
+            // All on one connection, which has to stay usable.
             try await RawClient.with(port: port) { client async throws in
                 for (method, path, fields, status, code) in Self.bad {
                     let end = fields.contains("\r\n\r\n") ? "" : "\r\n"
@@ -163,7 +163,7 @@ import Testing
         }
     }
 
-    @Test func kindsAreNotMixedUp() async throws {
+    @Test func manifestsAndBlobsAreSeparate() async throws {
         let fixture = try await Fixture()
         try await withServer(store: fixture.store) { _, port in
             try await RawClient.with(port: port) { client async throws in
@@ -213,7 +213,7 @@ import Testing
         }
     }
 
-    @Test func credentialsAreAskedFor() async throws {
+    @Test func credentialsAreRequired() async throws {
         let fixture = try await Fixture()
         let credentials = BasicCredentials(username: "user", password: "pass:wörd")
         try await withServer(store: fixture.store, configure: { $0.credentials = credentials }) { _, port in
@@ -335,7 +335,7 @@ import Testing
         }
     }
 
-    @Test func streamsAreRelayedAndBrokenOnesAreNotCompleted() async throws {
+    @Test func streamsAreRelayedAndFailedOnesAreNotCompleted() async throws {
         for (pieces, complete) in [
             ([3, 4, 3], true), ([10], true), ([3, 4], false), ([3, 4, 4], false), ([], false),
         ] {
@@ -347,7 +347,7 @@ import Testing
                         #expect(try await client.response().body.readableBytes == 10)
                         #expect(try await client.request("/v2/").status == 200)
                     } else {
-                        // The head says 10 bytes; without any byte there is not even a head.
+                        // The head announces 10 bytes; without any byte there is not even a head.
                         let head = try? await client.head()
                         #expect(head == nil || head?.fields["content-length"] == "10")
                         #expect((head == nil) == pieces.isEmpty)
@@ -358,7 +358,7 @@ import Testing
         }
     }
 
-    @Test func storeThatFailsIsLikeOneThatHasNothing() async throws {
+    @Test func failingStoreIsTreatedAsEmpty() async throws {
         let files = try FileStore(size: 10, mode: .failing)
         try await withServer(store: files) { _, port in
             try await RawClient.with(port: port) { client async throws in
@@ -367,7 +367,7 @@ import Testing
         }
     }
 
-    @Test func storeThatDoesNotAnswerIsGivenUp() async throws {
+    @Test func storeThatDoesNotAnswerTimesOut() async throws {
         let files = try FileStore(size: 10, mode: .stalling)
         var limits = HTTPLimits()
         limits.responseTimeout = .milliseconds(50)
@@ -394,7 +394,7 @@ import Testing
                     #expect(try await client.request(files.blobPath, method: "HEAD").status == 200)
                 }
             }
-            // The place is free again once the slow client has gone.
+            // An upload slot is free again once the slow client has disconnected.
             let limit = ContinuousClock.now + .seconds(60)
             while ContinuousClock.now < limit {
                 let status = try await RawClient.with(port: port) { client async throws in
@@ -449,7 +449,7 @@ import Testing
     }
 
     /// Random bytes over real sockets: the server answers or closes, and goes on serving others.
-    @Test func randomBytesDoNoHarm() async throws {
+    @Test func randomBytesDoNotStopTheServer() async throws {
         let fixture = try await Fixture()
         var limits = HTTPLimits()
         limits.headTimeout = .milliseconds(100)

@@ -10,8 +10,8 @@ import Testing
 @testable import MirrorServer
 
 @Suite struct MetricsPageTests {
-    /// Everything the program exposes, seen through the port, and through the checker of the Prometheus project.
-    @Test(.timeLimit(.minutes(10))) func promtoolFindsNothingToComplainAbout() async throws {
+    /// All metrics of a node, fetched from the port and checked by the Prometheus project's promtool.
+    @Test(.timeLimit(.minutes(10))) func promtoolAcceptsThePage() async throws {
         let blob = SharedBytes(count: 2_000_000, seed: 80)
         let source = try await FaultyPeer.start()
         source.serve(blob)

@@ -5,7 +5,7 @@ import Testing
 @testable import HTTPServer
 
 /// The contract that long-lived parts share.
-@Suite(.timeLimit(.minutes(10))) struct LifecycleContractTests {
+@Suite(.timeLimit(.minutes(10))) struct LifecycleTests {
     private struct Failure: Error {}
 
     @Test func startsOnceAndEndsOnce() async throws {

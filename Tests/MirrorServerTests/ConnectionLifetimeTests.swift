@@ -9,8 +9,8 @@ import Testing
 
 @testable import MirrorServer
 
-/// What happens over time: clients that are slow, files that shrink, limits that are reached, and the end.
-@Suite struct LifecycleTests {
+/// Connections over real sockets: slow clients, files that shrink, limits, shutdown.
+@Suite struct ConnectionLifetimeTests {
     private func big(_ megabytes: Int = 24) throws -> FileStore { try FileStore(size: megabytes * 1024 * 1024) }
 
     private func get(_ path: String) -> String { "GET \(path) HTTP/1.1\r\nHost: a\r\n\r\n" }
@@ -21,7 +21,7 @@ import Testing
             if try condition() { return }
             try await Task.sleep(for: .milliseconds(10))
         }
-        Issue.record("it never happened that \(what)")
+        Issue.record("never: \(what)")
     }
 
     @Test func hundredPipelinedRequestsAreAnsweredInOrder() async throws {
@@ -84,7 +84,7 @@ import Testing
         }
     }
 
-    @Test func clientThatDoesNotReadIsCutOff() async throws {
+    @Test func clientThatDoesNotReadIsReset() async throws {
         let files = try big()
         var limits = HTTPLimits()
         limits.progressTimeout = .seconds(1)
@@ -180,7 +180,7 @@ import Testing
         }
     }
 
-    @Test func gracefulStopLetsTransfersFinish() async throws {
+    @Test func gracefulShutdownLetsTransfersFinish() async throws {
         let files = try big(12)
         // On one event loop, so that when the idle connection has ended the busy one knows of the shutdown, too.
         let oneLoop: (inout RegistryServer.Configuration) -> Void = {
@@ -211,7 +211,7 @@ import Testing
         }
     }
 
-    @Test func stopCutsOffWhatDoesNotFinish() async throws {
+    @Test func shutdownAbortsTransfersAfterTheGracePeriod() async throws {
         let files = try big()
         try await withServer(store: files) { server, port in
             try await RawClient.with(port: port, receiveBuffer: 4096) { client async throws in
