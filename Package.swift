@@ -43,6 +43,7 @@ let package = Package(
         .package(url: "https://github.com/grpc/grpc-swift-2", from: "2.4.0"),
         .package(url: "https://github.com/grpc/grpc-swift-nio-transport", from: "2.9.0"),
         .package(url: "https://github.com/grpc/grpc-swift-protobuf", from: "2.4.0"),
+        .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
     ],
     targets: [
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
@@ -119,6 +120,12 @@ let package = Package(
             ] + nio,
             swiftSettings: strict
         ),
+        .target(name: "CNodeSystem"),
+        .target(
+            name: "NodeConfiguration",
+            dependencies: ["CNodeSystem", .product(name: "TOMLKit", package: "TOMLKit")],
+            swiftSettings: strict
+        ),
         .target(
             name: "RegistryClient",
             dependencies: [
@@ -133,7 +140,7 @@ let package = Package(
             name: "SpegelCommands",
             dependencies: [
                 "OCIDistribution", "ContentStore", "ContainerdContentStore", "PeerRouting", "MirrorServer",
-                "RegistryClient",
+                "RegistryClient", "NodeConfiguration",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -279,9 +286,15 @@ let package = Package(
         ),
         .testTarget(
             name: "SpegelCommandsTests",
-            dependencies: ["SpegelCommands", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            dependencies: ["SpegelCommands", "NodeConfiguration", .product(name: "ArgumentParser", package: "swift-argument-parser")],
             swiftSettings: strict
         ),
+        .executableTarget(
+            name: "configuration-writer", dependencies: ["NodeConfiguration"], path: "Tests/Tools/ConfigurationWriter",
+            swiftSettings: strict),
+        .testTarget(
+            name: "NodeConfigurationTests", dependencies: ["NodeConfiguration", "configuration-writer"],
+            resources: [.copy("Fixtures")], swiftSettings: strict),
         .testTarget(
             name: "RegistryClientTests",
             dependencies: ["RegistryClient", .product(name: "NIOHTTP1", package: "swift-nio")],

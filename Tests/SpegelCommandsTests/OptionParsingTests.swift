@@ -1,6 +1,7 @@
 import ArgumentParser
 import Logging
 import MirrorServer
+import NodeConfiguration
 import Testing
 
 @testable import SpegelCommands
@@ -130,6 +131,6 @@ import Testing
         "https://a:70000", "https://-a", "https://a..b", "https://[::1", "https://[a]", "https://a b", "https://a#b",
     ])
     func badRegistryURLs(text: String) {
-        #expect(throws: OptionError.self) { try RegistryURL(parsing: text) }
+        #expect(throws: OptionError.self) { try RegistryURL.parse(text) }
     }
 }

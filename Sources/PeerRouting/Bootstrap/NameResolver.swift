@@ -9,19 +9,31 @@ import NIOPosix
 #endif
 
 /// Which kind of address a name is looked up for.
-enum AddressFamily: Sendable {
+package enum AddressFamily: Sendable {
     case v4
     case v6
 }
 
 /// The system's resolver, which follows the machine's configuration (search domains, hosts file) and blocks: it runs
 /// on a thread pool.
-enum NameResolver {
+package enum NameResolver {
     /// The addresses of `name` in one family, sorted by number, without duplicates. Empty when there are none.
     ///
     /// - Throws: ``BootstrapError`` naming the name and the resolver's reason.
-    static func addresses(of name: String, family: AddressFamily) async throws -> [IPAddress] {
+    package static func addresses(of name: String, family: AddressFamily) async throws -> [IPAddress] {
         try await NIOThreadPool.singleton.runIfActive { try lookUp(name, family) }
+    }
+
+    /// The addresses of `name` in both families, IPv4 first.
+    ///
+    /// - Throws: ``BootstrapError`` when the name has no address in either family.
+    package static func addresses(of name: String) async throws -> [IPAddress] {
+        if let literal = IPAddress(name) { return [literal] }
+        let v4 = try? await addresses(of: name, family: .v4)
+        let v6 =
+            v4?.isEmpty ?? true
+            ? try await addresses(of: name, family: .v6) : (try? await addresses(of: name, family: .v6))
+        return (v4 ?? []) + (v6 ?? [])
     }
 
     private static func lookUp(_ name: String, _ family: AddressFamily) throws -> [IPAddress] {

@@ -1,10 +1,19 @@
 import ArgumentParser
+import Logging
+import MirrorServer
+import NodeConfiguration
 
 /// `spegel configuration`: points containerd at the mirror.
 struct ConfigurationCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "configuration",
-        abstract: "Writes containerd's registry configuration so that it asks the mirror first."
+        abstract: "Writes containerd's registry configuration so that it asks the mirror first.",
+        discussion: """
+            Writes DIRECTORY/REGISTRY/hosts.toml for each mirrored registry. What was there before is moved to \
+            DIRECTORY/_backup once; 'spegel cleanup' brings it back. A crash leaves the old or the new configuration. \
+            containerd reads the files at each pull and needs no restart, but its config_path must name DIRECTORY \
+            (see 'spegel containerd-prep').
+            """
     )
 
     @OptionGroup var global: GlobalOptions
@@ -16,7 +25,7 @@ struct ConfigurationCommand: ParsableCommand {
         help: "Registries to mirror, as http(s)://host[:port]; none or _default for all.", transform: RegistryURL.parse)
     var mirroredRegistries: [RegistryURL] = []
 
-    @Option(help: "Mirrors to ask, as http(s)://host[:port].", transform: RegistryURL.parse)
+    @Option(help: "Mirrors to ask, as http(s)://host[:port].", transform: RegistryURL.parseMirrorTarget)
     var mirrorTargets: [RegistryURL] = []
 
     @Option(help: "Whether the mirror also resolves tags.", transform: ScalarOption.boolean)
@@ -29,12 +38,32 @@ struct ConfigurationCommand: ParsableCommand {
         guard !mirrorTargets.isEmpty else {
             throw ValidationError("Missing '--mirror-targets': give at least one, such as http://127.0.0.1:30020.")
         }
-        guard !mirrorTargets.contains(.wildcard) else {
-            throw ValidationError("'--mirror-targets' must name hosts; the wildcard stands for no mirror.")
-        }
     }
 
     func run() throws {
-        throw CommandFailure("'configuration' is not available yet; write containerd's hosts.toml files by hand")
+        let logger = Logger.program(global.logLevel)
+        let plan = MirrorConfigurationPlan(
+            registries: mirroredRegistries, targets: mirrorTargets, resolvesTags: resolveTags,
+            prependsExisting: prependExisting, authorization: try credentials()?.authorization)
+        do {
+            let notes = try ConfigurationDirectory(path: containerdRegistryConfigPath).configure(plan)
+            for note in notes { logger.info("\(note)", metadata: ["path": "\(containerdRegistryConfigPath)"]) }
+            logger.info(
+                "containerd asks the mirror first",
+                metadata: [
+                    "path": "\(containerdRegistryConfigPath)",
+                    "registries":
+                        "\(plan.registries.isEmpty ? "all" : plan.registries.map(\.description).joined(separator: " "))",
+                    "mirrors": "\(plan.targets.map(\.description).joined(separator: " "))",
+                ])
+        } catch let error as HostsConfigurationError {
+            throw CommandFailure("\(error)")
+        }
+    }
+
+    private func credentials() throws -> BasicCredentials? {
+        do { return try BasicCredentials.load() } catch let failure as StartFailure {
+            throw CommandFailure("\(failure)")
+        }
     }
 }

@@ -2,6 +2,7 @@ import ArgumentParser
 import ContentStore
 import Foundation
 import Logging
+import NodeConfiguration
 import OCIDistribution
 import RegistryClient
 

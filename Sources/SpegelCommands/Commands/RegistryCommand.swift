@@ -1,6 +1,7 @@
 import ArgumentParser
 import Logging
 import MirrorServer
+import NodeConfiguration
 import OCIDistribution
 import PeerRouting
 

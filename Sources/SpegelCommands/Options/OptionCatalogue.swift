@@ -56,6 +56,17 @@ struct OptionCatalogue: Sendable {
                 "addr": .value,
                 "containerd-registry-config-path": .value,
             ],
+            "containerd-prep": [
+                "containerd-config-file": .value,
+                "containerd-registry-config-path": .value,
+                "containerd-sock": .value,
+                "containerd-binary": .value,
+                "restart-command": .value,
+                "restart-systemd": .boolean,
+                "restart-timeout": .value,
+                "dry-run": .boolean,
+                "interval": .value,
+            ],
             "cleanup-wait": [
                 "probe-endpoint": .value,
                 "threshold": .value,

@@ -1,11 +1,21 @@
+import Foundation
+
+/// Why a registry's address is no good: what is allowed instead.
+package struct RegistryURLError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// What is allowed, to stand after the value.
+    package var description: String {
+        "expected http://HOST[:PORT] or https://HOST[:PORT] without path, query or user, or _default"
+    }
+}
+
 /// A registry as containerd's configuration names it: `http(s)://host[:port]`, or the wildcard for all of them.
-enum RegistryURL: Equatable, Sendable, CustomStringConvertible {
+package enum RegistryURL: Hashable, Sendable, CustomStringConvertible {
     /// Every registry: `_default` or `*`.
     case wildcard
     /// One registry. `host` has brackets around an IPv6 address and the port when one was given.
     case registry(scheme: String, host: String)
 
-    var description: String {
+    package var description: String {
         switch self {
         case .wildcard: "_default"
         case .registry(let scheme, let host): "\(scheme)://\(host)"
@@ -13,7 +23,7 @@ enum RegistryURL: Equatable, Sendable, CustomStringConvertible {
     }
 
     /// The host, with port, or the wildcard's name.
-    var host: String {
+    package var host: String {
         switch self {
         case .wildcard: "_default"
         case .registry(_, let host): host
@@ -22,9 +32,9 @@ enum RegistryURL: Equatable, Sendable, CustomStringConvertible {
 
     /// Reads a registry.
     ///
-    /// - Throws: ``OptionError`` with what is allowed.
-    init(parsing text: String) throws {
-        let allowed = OptionError("http://HOST[:PORT] or https://HOST[:PORT] without path, query or user, or _default")
+    /// - Throws: ``RegistryURLError``.
+    package init(parsing text: String) throws(RegistryURLError) {
+        let allowed = RegistryURLError()
         if text == "_default" || text == "*" {
             self = .wildcard
             return
@@ -36,9 +46,22 @@ enum RegistryURL: Equatable, Sendable, CustomStringConvertible {
         self = .registry(scheme: scheme, host: host)
     }
 
-    /// The transform of an option.
-    @Sendable static func parse(_ text: String) throws -> RegistryURL {
-        try RegistryURL(parsing: text)
+    /// Reads a mirror's address, in which an IPv6 address with a port may lack its brackets, as manifests that join a node's
+    /// address and a port write it: `http://fd00::1:30020` is `http://[fd00::1]:30020`.
+    ///
+    /// - Throws: ``RegistryURLError``, also for the wildcard.
+    package init(parsingMirrorTarget text: String) throws(RegistryURLError) {
+        var text = text
+        if let scheme = text.range(of: "://") {
+            let authority = text[scheme.upperBound...]
+            if !authority.contains("["), !authority.contains("/"), authority.count(where: { $0 == ":" }) >= 2,
+                let colon = authority.lastIndex(of: ":")
+            {
+                text = "\(text[..<scheme.upperBound])[\(authority[..<colon])]\(authority[colon...])"
+            }
+        }
+        try self.init(parsing: text)
+        if self == .wildcard { throw RegistryURLError() }
     }
 
     /// `host[:port]` when it is well formed, else nil.

@@ -1,0 +1,298 @@
+import Foundation
+
+/// The version of containerd, as far as its reading of the configuration depends on it.
+package struct ContainerdRelease: Hashable, Comparable, Sendable, CustomStringConvertible {
+    package var major: Int
+    package var minor: Int
+
+    package init(major: Int, minor: Int) {
+        self.major = major
+        self.minor = minor
+    }
+
+    /// Finds the version in a text such as `v2.1.4` or `containerd github.com/containerd/containerd 1.6.20~ds1 …`; nil when
+    /// there is none.
+    package init?(in text: String) {
+        for word in text.split(whereSeparator: { $0 == " " || $0 == "\n" || $0 == "," }) {
+            let digits = word.hasPrefix("v") ? word.dropFirst() : word
+            let parts = digits.split(separator: ".", maxSplits: 2)
+            guard parts.count >= 2, let major = Int(parts[0]), let minor = Int(parts[1].prefix { $0.isNumber }),
+                !parts[1].isEmpty, (1...99).contains(major)
+            else { continue }
+            self.init(major: major, minor: minor)
+            return
+        }
+        return nil
+    }
+
+    package static func < (left: Self, right: Self) -> Bool { (left.major, left.minor) < (right.major, right.minor) }
+    package var description: String { "\(major).\(minor)" }
+}
+
+/// Why containerd's configuration could not be read or changed. Nothing was changed.
+package enum ContainerdConfigurationError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// A file cannot be read or written.
+    case file(path: String, reason: String)
+    /// A file is not the TOML that containerd reads.
+    case malformed(path: String, reason: TOMLError)
+    /// A file that another one imports does not exist; containerd does not start then.
+    case missingImport(path: String, importedBy: String)
+    /// More files than a configuration can have.
+    case tooManyFiles(limit: Int)
+    /// A version of the configuration's form that this program does not know.
+    case unknownVersion(path: String, version: Int64)
+    /// A setting would not be in force after the change.
+    case notInForce(setting: String, file: String)
+    /// containerd itself refuses the changed configuration.
+    case refused(reason: String)
+
+    package var description: String {
+        switch self {
+        case .file(let path, let reason): "\(path): \(reason)"
+        case .malformed(let path, let reason):
+            "\(path) is not valid TOML (\(reason)); repair it first; nothing was changed"
+        case .missingImport(let path, let importer):
+            "\(importer) imports \(path), which does not exist; create it or remove the import; nothing was changed"
+        case .tooManyFiles(let limit): "the configuration imports more than \(limit) files; nothing was changed"
+        case .unknownVersion(let path, let version):
+            "\(path) has version \(version); versions 1 to 4 are known; nothing was changed"
+        case .notInForce(let setting, let file):
+            "\(setting) cannot be set: a change of \(file) would not take effect; set it by hand; nothing was changed"
+        case .refused(let reason): "containerd refuses the changed configuration (\(reason)); nothing was changed"
+        }
+    }
+}
+
+/// containerd's configuration: the main file and those it imports, in the order in which they are merged.
+///
+/// See https://github.com/containerd/containerd/blob/main/docs/cri/config.md. Up to 1.7 a plugin's settings come as a whole
+/// from the last file that has any of them; from 2.0 on each setting comes from the last file that has it.
+package struct ContainerdConfigurationFiles: Sendable {
+    /// One file.
+    package struct File: Sendable {
+        package var path: String
+        package var document: TOMLDocument
+        /// The `version` that the file states; nil when it states none.
+        package var version: Int64?
+        /// The files that it imports, resolved.
+        package var imports: [String]
+    }
+
+    /// Files at most, the main one included.
+    package static let fileLimit = 64
+
+    /// How files are read: from the file system, or from memory in tests.
+    package struct Reader: Sendable {
+        /// The content, or nil when there is no such file.
+        package var read: @Sendable (String) throws -> [UInt8]?
+        /// The paths that a pattern with `*` stands for, sorted.
+        package var expand: @Sendable (String) -> [String]
+
+        package init(
+            read: @escaping @Sendable (String) throws -> [UInt8]?, expand: @escaping @Sendable (String) -> [String]
+        ) {
+            self.read = read
+            self.expand = expand
+        }
+    }
+
+    /// The files; the main one first.
+    package private(set) var files: [File]
+    /// containerd's version where it is known.
+    package var release: ContainerdRelease?
+
+    /// Reads a configuration.
+    ///
+    /// - Parameter main: The path of the main file. When there is none, it is taken as an empty one.
+    /// - Throws: ``ContainerdConfigurationError``.
+    package init(main: String, release: ContainerdRelease? = nil, reader: Reader = .fileSystem) throws {
+        self.release = release
+        files = []
+        var pending: [(path: String, importer: String?)] = [(main, nil)]
+        var loaded: Set<String> = []
+        while !pending.isEmpty {
+            let (path, importer) = pending.removeFirst()
+            guard loaded.insert(path).inserted else { continue }
+            guard files.count < Self.fileLimit else {
+                throw ContainerdConfigurationError.tooManyFiles(limit: Self.fileLimit)
+            }
+            guard let bytes = try reader.read(path) ?? (importer == nil ? [] : nil) else {
+                throw ContainerdConfigurationError.missingImport(path: path, importedBy: importer ?? main)
+            }
+            let file = try Self.file(path, bytes: bytes, expand: reader.expand)
+            files.append(file)
+            pending += file.imports.map { ($0, path) }
+        }
+    }
+
+    private static func file(_ path: String, bytes: [UInt8], expand: (String) -> [String]) throws -> File {
+        let document: TOMLDocument
+        do {
+            document = try TOMLDocument(parsing: bytes)
+        } catch {
+            throw ContainerdConfigurationError.malformed(path: path, reason: error)
+        }
+        let version = document.root[["version"]]?.integer
+        if let version, !(1...4).contains(version) {
+            throw ContainerdConfigurationError.unknownVersion(path: path, version: version)
+        }
+        let directory = (path as NSString).deletingLastPathComponent
+        let imports = (document.root[["imports"]]?.array ?? []).compactMap(\.string).flatMap { name -> [String] in
+            let full = (name.hasPrefix("/") ? name : directory + "/" + name) as NSString
+            let path = full.standardizingPath
+            return path.contains("*") ? expand(path) : [path]
+        }
+        return File(path: path, document: document, version: version, imports: imports)
+    }
+
+    /// The main file.
+    package var main: File { files[0] }
+
+    /// The form of the main file: 1 to 4; 2 for an empty file, which is what this program then writes.
+    package var version: Int64 {
+        if let version = main.version { return version }
+        return main.document.mentions(["plugins"]) ? (release.map { $0.major >= 2 } ?? false ? 2 : 1) : 2
+    }
+
+    /// Replaces one file's content.
+    package mutating func replace(_ path: String, with document: TOMLDocument) {
+        guard let index = files.firstIndex(where: { $0.path == path }) else { return }
+        files[index].document = document
+        files[index].version = document.root[["version"]]?.integer
+    }
+
+    // MARK: Settings
+
+    /// A setting of the plugin that pulls images.
+    package enum Setting: String, Sendable, CaseIterable {
+        /// The directories of the registries' `hosts.toml` files, separated by colons.
+        case configPath = "config_path"
+        /// Whether layers go once they are unpacked.
+        case discardUnpackedLayers = "discard_unpacked_layers"
+        /// From 2.1 on: whether CRI pulls by itself, not through the transfer service.
+        case useLocalImagePull = "use_local_image_pull"
+        /// The old tables that take the place of `config_path`.
+        case mirrors = "registry.mirrors"
+        case configs = "registry.configs"
+
+        /// The keys below the plugin's table in a file of some version.
+        package func path(version: Int64) -> [String] {
+            switch self {
+            case .configPath: ["registry", "config_path"]
+            case .discardUnpackedLayers:
+                version >= 3 ? ["discard_unpacked_layers"] : ["containerd", "discard_unpacked_layers"]
+            case .useLocalImagePull: ["use_local_image_pull"]
+            case .mirrors: ["registry", "mirrors"]
+            case .configs: ["registry", "configs"]
+            }
+        }
+    }
+
+    /// The name of the plugin in a file of some version.
+    package static func plugin(version: Int64) -> String {
+        switch version {
+        case ...1: "cri"
+        case 2: "io.containerd.grpc.v1.cri"
+        default: "io.containerd.cri.v1.images"
+        }
+    }
+
+    /// The form in which a file's plugin tables are read: that of the file, or of the main file when it states none.
+    package func version(of file: File) -> Int64 { file.version ?? version }
+
+    /// Where a setting's value is, and what.
+    package struct Value: Sendable {
+        package var value: TOMLValue
+        package var path: String
+        package var line: Int
+    }
+
+    /// The value in force; nil when no file sets it.
+    package func value(of setting: Setting) -> Value? {
+        if let release { return value(of: setting, mergesPlugins: release.major >= 2) }
+        return value(of: setting, mergesPlugins: version >= 3)
+    }
+
+    private func value(of setting: Setting, mergesPlugins: Bool) -> Value? {
+        for file in files.reversed() {
+            let version = version(of: file)
+            let plugin = ["plugins", Self.plugin(version: version)]
+            let path = plugin + setting.path(version: version)
+            if let value = file.document.root[path] {
+                let place =
+                    file.document.assignments.first { $0.path.starts(with: path) }?.line.lowerBound
+                    ?? file.document.headers.first { $0.path.starts(with: path) }?.line.lowerBound ?? 0
+                return Value(value: value, path: file.path, line: file.document.line(of: place))
+            }
+            // Up to 1.7 what this file says of the plugin is all that counts.
+            if !mergesPlugins, file.document.root[plugin] != nil { return nil }
+        }
+        return nil
+    }
+
+    /// The value in force by each way of merging that is possible: one where containerd's version is known.
+    package func possibleValues(of setting: Setting) -> [TOMLValue?] {
+        let ways: [Bool] = release.map { [$0.major >= 2] } ?? (version >= 3 ? [true] : [false, true])
+        return ways.map { value(of: setting, mergesPlugins: $0)?.value }
+    }
+
+    /// The directories in which containerd looks for a registry's `hosts.toml`, in order.
+    package var registryDirectories: [String] {
+        (value(of: .configPath)?.value.string ?? "").split(separator: ":").map(String.init)
+    }
+
+    /// The file in which a setting has to stand to be in force.
+    package func fileToChange(for setting: Setting) -> File {
+        if let current = value(of: setting), let file = files.first(where: { $0.path == current.path }) { return file }
+        // What a later file says of the plugin replaces the main file's settings where containerd does not merge them.
+        return files.last { file in
+            file.document.root[["plugins", Self.plugin(version: version(of: file))]] != nil
+        } ?? main
+    }
+}
+
+extension ContainerdConfigurationFiles.Reader {
+    /// Reads files of this machine.
+    package static let fileSystem = Self(
+        read: { path in
+            guard FileManager.default.fileExists(atPath: path) else { return nil }
+            do {
+                let data = try Data(contentsOf: URL(fileURLWithPath: path))
+                return Array(data)
+            } catch {
+                let reason =
+                    (error as NSError).userInfo[NSUnderlyingErrorKey].map { "\($0)" } ?? error.localizedDescription
+                throw ContainerdConfigurationError.file(path: path, reason: "cannot be read: \(reason)")
+            }
+        },
+        expand: { pattern in
+            // Patterns stand in file names, as containerd's documentation has them.
+            let directory = (pattern as NSString).deletingLastPathComponent
+            let name = (pattern as NSString).lastPathComponent
+            let names = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
+            return names.filter { Self.matches($0, pattern: name) }.sorted().map { directory + "/" + $0 }
+        })
+
+    /// Whether a name matches a pattern in which `*` stands for any text and `?` for one character.
+    package static func matches(_ name: String, pattern: String) -> Bool {
+        let name = Array(name.utf8), pattern = Array(pattern.utf8)
+        var n = 0, p = 0, star: Int?, mark = 0
+        while n < name.count {
+            if p < pattern.count, pattern[p] == 0x2a {
+                star = p
+                mark = n
+                p += 1
+            } else if p < pattern.count, pattern[p] == name[n] || pattern[p] == 0x3f {
+                n += 1
+                p += 1
+            } else if let last = star {
+                p = last + 1
+                mark += 1
+                n = mark
+            } else {
+                return false
+            }
+        }
+        return pattern[p...].allSatisfy { $0 == 0x2a }
+    }
+}
