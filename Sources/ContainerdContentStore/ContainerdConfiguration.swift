@@ -7,9 +7,6 @@
         public var namespace = "k8s.io"
         /// The directory that has containerd's `blobs` directory; `nil` to ask containerd for it.
         public var contentPath: String?
-        /// containerd's configuration file, read by ``ContainerdContentStore/checkConfiguration()`` when containerd itself
-        /// does not tell its configuration.
-        public var configurationFile = "/etc/containerd/config.toml"
         /// How often everything is listed anew, in case that a change was not told. Half of it at least is waited.
         public var reconciliationInterval: Duration = .seconds(120)
         /// How long the first wait before another attempt to connect is; it doubles with each failure.

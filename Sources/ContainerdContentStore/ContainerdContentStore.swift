@@ -132,13 +132,6 @@
             try Task.checkCancellation()
         }
 
-        /// Checks whether containerd is set up so that mirroring can work; see ``ContainerdFinding``.
-        public func checkConfiguration() async -> [ContainerdFinding] {
-            let session = try? state.connectedSession()
-            return await ContainerdConfigurationCheck.run(
-                client: session?.client, configurationFile: configuration.configurationFile)
-        }
-
         // MARK: Immediate answers
 
         /// Finds what a reference names; ``ImmediateAnswer/unknown`` only until everything was listed once.

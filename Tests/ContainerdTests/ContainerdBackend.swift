@@ -86,7 +86,6 @@ func makeStore(
 ) -> ContainerdContentStore {
     var configuration = ContainerdConfiguration(
         socketPath: daemon.socketPath, namespace: namespace, contentPath: contentPath)
-    configuration.configurationFile = daemon.configurationPath
     // Longer than a busy machine lets containerd wait: a connection that is given up is what some tests look for.
     configuration.callTimeout = .seconds(60)
     configure(&configuration)

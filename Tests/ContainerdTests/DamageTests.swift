@@ -79,18 +79,6 @@ import Testing
         #expect(client.listing.timeout == .seconds(40))
     }
 
-    @Test func settingsThatTheRuntimeDoesNotTellAreUnknown() {
-        // containerd 2.x: how images are pulled is another plugin's business.
-        let new = #"{"containerd":{"defaultRuntimeName":"runc"},"cni":{"binDir":"/opt/cni/bin"}}"#
-        #expect(ContainerdConfigurationCheck.settingsOfRuntime(new) == nil)
-        let old = #"{"containerd":{"discardUnpackedLayers":true},"registry":{"configPath":"/etc/containerd/certs.d"}}"#
-        let settings = ContainerdConfigurationCheck.settingsOfRuntime(old)
-        #expect(settings?.configPath == "/etc/containerd/certs.d" && settings?.discardsUnpackedLayers == true)
-        let empty = ContainerdConfigurationCheck.settingsOfRuntime(#"{"registry":{"configPath":""}}"#)
-        #expect(empty != nil && empty?.configPath == "")
-        #expect(ContainerdConfigurationCheck.settingsOfRuntime("no JSON") == nil)
-    }
-
     // MARK: Writing
 
     @Test func aCancelledWriteLeavesNothing() async throws {

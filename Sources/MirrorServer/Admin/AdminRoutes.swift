@@ -1,3 +1,4 @@
+import Foundation
 import HTTPServer
 import NIOCore
 import PeerRouting
@@ -32,6 +33,17 @@ extension AdminServer.Route {
             }
             return AdminServer.Response(
                 contentType: "application/json", fields: [("Cache-Control", "no-store")], body: try status.json())
+        }
+    }
+
+    /// `/debug/requests`: the last requests of the registry as a JSON array, oldest first.
+    static func requests(_ log: RequestLog) -> AdminServer.Route {
+        AdminServer.Route("/debug/requests") { _ in
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+            return AdminServer.Response(
+                contentType: "application/json", fields: [("Cache-Control", "no-store")],
+                body: ByteBuffer(bytes: try encoder.encode(log.entries)))
         }
     }
 }

@@ -26,6 +26,7 @@ import ServiceLifecycle
 public final class MirrorNode: Service, Sendable {
     private let configuration: Configuration
     private let registry: RegistryServer
+    private let requestLog: RequestLog
     private let engine: MirrorEngine?
     private let advertiser: Advertiser?
     private let storeEvents: StoreEventTask?
@@ -70,9 +71,10 @@ public final class MirrorNode: Service, Sendable {
         server.filter = configuration.filter
         server.credentials = configuration.credentials
         server.concurrentUploads = configuration.concurrentUploads
+        requestLog = RequestLog(HTTPMetrics(factory: configuration.metrics))
         registry = RegistryServer(
             configuration: server, store: store, missHandler: engine,
-            observer: HTTPMetrics(factory: configuration.metrics), logger: logger,
+            observer: requestLog, logger: logger,
             isReady: { Self.problem(configuration) == nil })
         if let metrics = configuration.metrics as? PrometheusRegistry { ProcessMetrics.register(in: metrics) }
     }
@@ -162,6 +164,7 @@ public final class MirrorNode: Service, Sendable {
         if configuration.servesDebugPages {
             if let router = configuration.router { routes.append(.metadata(router)) }
             routes.append(.status { [weak self] in await self?.status })
+            routes.append(.requests(requestLog))
         }
         return routes + configuration.adminRoutes
     }

@@ -219,9 +219,10 @@ package struct ContainerdConfigurationFiles: Sendable {
             let plugin = ["plugins", Self.plugin(version: version)]
             let path = plugin + setting.path(version: version)
             if let value = file.document.root[path] {
-                let place =
-                    file.document.assignments.first { $0.path.starts(with: path) }?.line.lowerBound
-                    ?? file.document.headers.first { $0.path.starts(with: path) }?.line.lowerBound ?? 0
+                let places =
+                    file.document.assignments.filter { $0.path.starts(with: path) }.map(\.line.lowerBound)
+                    + file.document.headers.filter { $0.path.starts(with: path) }.map(\.line.lowerBound)
+                let place = places.min() ?? 0
                 return Value(value: value, path: file.path, line: file.document.line(of: place))
             }
             // Up to 1.7 what this file says of the plugin is all that counts.

@@ -146,30 +146,3 @@ private struct PreparationRounds: Service {
         }
     }
 }
-
-/// Asks containerd one thing on a connection of its own.
-enum ContainerdProbe {
-    /// The version, or nil when containerd does not answer within two seconds.
-    static func version(socket: String, namespace: String = "k8s.io") async -> String? {
-        guard FileManager.default.fileExists(atPath: socket),
-            let client = try? ContainerdClient(socketPath: socket, namespace: namespace, callTimeout: .seconds(2))
-        else { return nil }
-        return await withTaskGroup(of: String?.self) { group in
-            group.addTask {
-                try? await client.run()
-                return nil
-            }
-            group.addTask { (try? await client.version()).map { "\($0)" } }
-            group.addTask {
-                try? await Task.sleep(for: .seconds(3))
-                return nil
-            }
-            var version: String?
-            for await answer in group {
-                version = version ?? answer
-                group.cancelAll()
-            }
-            return version
-        }
-    }
-}

@@ -1,37 +1,46 @@
-#if Containerd
-    import ContainerdContentStore
-    import Logging
-    import ServiceLifecycle
+import ContainerdContentStore
+import Logging
+import NodeConfiguration
+import ServiceLifecycle
 
-    /// Keeps a containerd store until shutdown, and tells what in containerd's configuration keeps mirroring from working.
-    struct ContainerdStoreService: Service {
-        var store: ContainerdContentStore
-        var logger: Logger
+/// Keeps a containerd store until shutdown, and logs once what keeps this node from mirroring.
+struct ContainerdStoreService: Service {
+    var store: ContainerdContentStore
+    var options: ContainerdOptions
+    var logger: Logger
 
-        func run() async throws {
-            let advice = Task { await advise() }
-            try? await gracefulShutdown()
-            advice.cancel()
-            await store.shutdown()
-        }
+    func run() async throws {
+        let advice = Task { await advise() }
+        try? await gracefulShutdown()
+        advice.cancel()
+        await store.shutdown()
+    }
 
-        /// Said once: containerd's configuration changes with a restart of containerd only, and rarely then.
-        private func advise() async {
-            guard (try? await store.waitUntilIndexed()) != nil else { return }
-            for finding in await store.checkConfiguration() {
-                var metadata: Logger.Metadata = [
-                    "setting": "\(finding.setting)", "explanation": "\(finding.explanation)",
-                ]
-                if !finding.lines.isEmpty { metadata["lines"] = "\(finding.lines.joined(separator: "\n"))" }
-                switch finding.severity {
-                case .good: logger.debug("containerd is set up for mirroring", metadata: metadata)
-                case .unknown: logger.info("cannot tell whether containerd is set up for mirroring", metadata: metadata)
-                case .problem:
-                    logger.warning(
-                        "containerd is not set up for mirroring; have these lines in its config.toml",
-                        metadata: metadata)
-                }
+    /// Logged once: containerd's configuration changes with a restart of containerd only, and rarely then.
+    private func advise() async {
+        guard (try? await store.waitUntilIndexed()) != nil else { return }
+        for finding in await Self.findings(options) {
+            var metadata: Logger.Metadata = ["check": "\(finding.check)", "evidence": "\(finding.evidence)"]
+            metadata["fix"] = finding.fix.map { "\($0)" }
+            switch finding.result {
+            case .ok, .skipped: logger.debug("node checked", metadata: metadata)
+            case .unknown: logger.info("a check of the node could not be made", metadata: metadata)
+            case .warning, .failure:
+                logger.warning("the node is not set up for mirroring; 'spegel doctor' says more", metadata: metadata)
             }
         }
     }
-#endif
+
+    /// The checks that only need files and containerd.
+    static func findings(_ options: ContainerdOptions) async -> [DoctorFinding] {
+        var evidence = DoctorEvidence()
+        evidence.containerdSocketPath = options.socket
+        evidence.namespace = options.namespace
+        evidence.configurationFile = options.configurationFile
+        await ContainerdProbe.examine(&evidence)
+        NodeFiles.examine(&evidence)
+        // In a container the registry configuration is often not mounted, which says nothing about the node.
+        if evidence.registryDirectoryAccess != .usable { evidence.registryDirectoryAccess = nil }
+        return Doctor.examine(evidence).filter { Doctor.cheap.contains($0.check) }
+    }
+}

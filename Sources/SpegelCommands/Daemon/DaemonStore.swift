@@ -9,6 +9,7 @@ struct ContainerdOptions: Sendable {
     var socket = "/run/containerd/containerd.sock"
     var namespace = "k8s.io"
     var contentPath = ContainerdOptions.defaultContentPath
+    var configurationFile = "/etc/containerd/config.toml"
 
     /// Where containerd keeps content unless its configuration says otherwise.
     static let defaultContentPath = "/var/lib/containerd/io.containerd.content.v1.content"
@@ -55,7 +56,7 @@ struct DaemonStore: Sendable {
                 metricsFactory: metrics, logger: logger)
             store.start()
             return DaemonStore(
-                content: store, service: ContainerdStoreService(store: store, logger: logger),
+                content: store, service: ContainerdStoreService(store: store, options: options, logger: logger),
                 problem: { store.health.isReady ? nil : "containerd has not been listed yet" })
         #else
             throw StartFailure(

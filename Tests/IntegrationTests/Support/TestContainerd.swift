@@ -10,6 +10,12 @@ final class TestContainerd: Sendable {
     /// The socket.
     var socket: String { directory.path("c.sock") }
 
+    /// Its configuration file.
+    var configurationFile: String { directory.path("config.toml") }
+
+    /// A path for files of a test, beside containerd's own.
+    func path(_ name: String) -> String { directory.path(name) }
+
     /// The directory of the content store.
     var contentPath: String { directory.path("root/io.containerd.content.v1.content") }
 

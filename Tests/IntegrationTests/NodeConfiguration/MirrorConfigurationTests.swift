@@ -1,0 +1,148 @@
+import Foundation
+import Testing
+
+/// `configuration`, `cleanup` and `cleanup-wait` with real containerd, daemon and upstream.
+@Suite struct MirrorConfigurationTests {
+    private static func entries(_ path: String) -> [String: Data] {
+        var result: [String: Data] = [:]
+        for name in (try? FileManager.default.subpathsOfDirectory(atPath: path)) ?? [] {
+            var isDirectory: ObjCBool = false
+            if FileManager.default.fileExists(atPath: "\(path)/\(name)", isDirectory: &isDirectory),
+                !isDirectory.boolValue
+            {
+                result[name] = FileManager.default.contents(atPath: "\(path)/\(name)")
+            }
+        }
+        return result
+    }
+
+    /// containerd follows what was written: a hit at the mirror, a miss that goes upstream, and the upstream alone after the
+    /// clean-up, with the operator's own files back.
+    @Test func containerdFollowsTheFiles() async throws {
+        let layout = try await TestImages.small()
+        let digests = try layout.digests(of: TestImages.demo, architecture: "amd64")
+        let upstream = try await TestUpstream.start()
+        try await upstream.push(TestImages.demo, of: layout, to: "acme/demo:1.0")
+        let name = "\(upstream.host)/acme/demo:1.0"
+        let first = try await TestNode.start(joining: nil, mounted: true)
+        let second = try await TestNode.start(joining: first, mounted: true)
+        try await first.untilReady()
+        try await second.untilReady()
+        try await first.pull(name, from: upstream)
+        try await second.untilFound(digests, tag: "1.0", repository: "acme/demo", of: upstream)
+
+        let hosts = second.containerd.path("certs.d")
+        let own =
+            "server = \"http://\(upstream.host)\"\n[host.\"http://\(upstream.host)\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
+        try FileManager.default.createDirectory(atPath: "\(hosts)/\(upstream.host)", withIntermediateDirectories: true)
+        try Data(own.utf8).write(to: URL(fileURLWithPath: "\(hosts)/\(upstream.host)/hosts.toml"))
+        let before = Self.entries(hosts)
+        let spegel = try Project.program()
+        for _ in 0..<2 {
+            try await Command.check(
+                spegel, "configuration", "--containerd-registry-config-path", hosts, "--mirrored-registries",
+                "http://\(upstream.host)",
+                "--mirror-targets", "http://\(second.daemon.registry)")
+        }
+        func pull(_ name: String) async throws {
+            try await second.containerd.ctr(
+                "images", "pull", "--hosts-dir", hosts, "--plain-http", "--snapshotter", "native", "--platform",
+                "linux/amd64", name)
+        }
+        _ = try await upstream.takeRequests(including: digests)
+        try await pull(name)
+        #expect(try await upstream.takeRequests() == [])
+        for digest in digests { #expect(try second.containerd.blob(digest) == layout.blob(digest)) }
+
+        // Nobody has it: the mirror says so, and containerd goes on.
+        try await upstream.push(TestImages.shared, of: layout, to: "acme/second:v2")
+        try await pull("\(upstream.host)/acme/second:v2")
+        #expect(try await !upstream.takeRequests(including: [try layout.digest(of: TestImages.shared)]).isEmpty)
+
+        let cleanup = try await ChildProcess.start([
+            spegel, "cleanup", "--containerd-registry-config-path", hosts, "--addr", "\(second.daemon.address):8089",
+        ])
+        try await Command.check(
+            spegel, "cleanup-wait", "--probe-endpoint", "\(second.daemon.address):8089", "--threshold", "2", "--period",
+            "50ms")
+        #expect(Self.entries(hosts) == before)
+        cleanup.send(SIGTERM)
+        #expect(try await cleanup.wait() == .exited(0))
+
+        // Without the mirror the upstream is asked.
+        try await second.containerd.ctr("images", "rm", "--sync", name)
+        try await pull(name)
+        #expect(try await !upstream.takeRequests(including: [digests[0]]).isEmpty)
+    }
+
+    /// The prober waits until every address answers, as often in a row as wanted.
+    @Test func cleanupWaitCountsRoundsInARow() async throws {
+        let address = LoopbackAddress.next()
+        let waiting = try await ChildProcess.start([
+            try Project.program(), "cleanup-wait", "--probe-endpoint", "\(address):8089", "--threshold", "3",
+            "--period", "20ms",
+        ])
+        _ = try await waiting.until("a round that fails") { () -> Bool? in
+            waiting.errors.contains("not all nodes have cleaned up") ? true : nil
+        }
+        #expect(!waiting.errors.contains("\"all nodes have cleaned up\""))
+        let directory = try TemporaryDirectory("x")
+        let cleanup = try await ChildProcess.start([
+            try Project.program(), "cleanup", "--containerd-registry-config-path", directory.path("none"), "--addr",
+            "\(address):8089",
+        ])
+        #expect(try await waiting.wait() == .exited(0))
+        #expect(LogLine.all(in: waiting.errors).filter { $0.message == "all nodes have cleaned up" }.count == 3)
+        cleanup.send(SIGINT)
+        #expect(try await cleanup.wait() == .exited(0))
+    }
+
+    @Test(arguments: [
+        (["--mirror-targets", "http://127.0.0.1:1", "--mirrored-registries", "https://a/b"], "https://a/b"),
+        (["--mirror-targets", "ftp://x"], "ftp://x"), ([], "--mirror-targets"),
+    ])
+    func badOptions(arguments: [String], named: String) async throws {
+        let result = try await Command.run([try Project.program(), "configuration"] + arguments)
+        #expect(result.status == .exited(64))
+        #expect(result.errors.contains(named))
+    }
+
+    /// containerd restarts with the changed file and comes up; a second run changes and restarts nothing.
+    @Test func preparesARunningContainerd() async throws {
+        let directory = try TemporaryDirectory("c")
+        var containerd: TestContainerd? = try await TestContainerd.start(in: directory)
+        let file = containerd?.configurationFile ?? ""
+        let original = FileManager.default.contents(atPath: file)
+        // As its supervisor would: the old one ends, and the test starts the new one when the command has asked for it.
+        let restart = "touch \(directory.path("asked")); while [ ! -e \(directory.path("done")) ]; do sleep 0.05; done"
+        let arguments = [
+            try Project.program(), "containerd-prep", "--containerd-config-file", file, "--containerd-sock",
+            containerd?.socket ?? "", "--containerd-registry-config-path", "/etc/containerd/certs.d",
+            "--restart-command", restart,
+        ]
+        let diff = try await Command.check(Array(arguments.prefix(8)) + ["--dry-run"])
+        #expect(diff.contains("+  config_path = \"/etc/containerd/certs.d\""))
+        #expect(FileManager.default.contents(atPath: file) == original)
+
+        let prep = try await ChildProcess.start(arguments)
+        _ = try await prep.until("the restart being asked for") { () -> Bool? in
+            FileManager.default.fileExists(atPath: directory.path("asked")) ? true : nil
+        }
+        containerd?.process.send(SIGTERM)
+        _ = try await containerd?.process.wait()
+        let changed = FileManager.default.contents(atPath: file)
+        // The harness writes its own file at the start; what was prepared has to be what runs.
+        let process = try await ChildProcess.start(["containerd", "--config", file])
+        _ = FileManager.default.createFile(atPath: directory.path("done"), contents: nil)
+        #expect(try await prep.wait() == .exited(0), "\(prep.errors)")
+        #expect(changed != original)
+        #expect(FileManager.default.contents(atPath: file + ".spegel-backup") == original)
+        let again = try await Command.run(arguments)
+        #expect(again.status == .exited(0))
+        #expect(again.errors.contains("nothing to change"))
+        #expect(FileManager.default.contents(atPath: file) == changed)
+        process.send(SIGTERM)
+        _ = try await process.wait()
+        containerd = nil
+    }
+}
