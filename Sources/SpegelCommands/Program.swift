@@ -27,7 +27,9 @@ public enum Program {
         do {
             command = try SpegelCommand.parseAsRoot(normalized.arguments)
         } catch {
-            return report(parseError: error, variables: normalized.variables)
+            return report(
+                parseError: error, variables: normalized.variables,
+                command: Self.command(in: normalized.arguments))
         }
         if command is SpegelCommand {
             printError(SpegelCommand.helpMessage())
@@ -51,7 +53,9 @@ public enum Program {
             return failure.status
         } catch  where SpegelCommand.exitCode(for: error).isSuccess {
             // This is how the parser has help printed.
-            print(SpegelCommand.fullMessage(for: error))
+            print(
+                OptionHelp.annotate(
+                    SpegelCommand.fullMessage(for: error), command: Self.command(in: normalized.arguments)))
             return 0
         } catch {
             printError("spegel: \(error)")
@@ -59,11 +63,18 @@ public enum Program {
         }
     }
 
-    private static func report(parseError error: any Error, variables: [String: String]) -> Int32 {
+    /// The subcommand that arguments name.
+    private static func command(in arguments: [String]) -> String? {
+        arguments.first { OptionCatalogue.spegel.commands[$0] != nil }
+    }
+
+    private static func report(
+        parseError error: any Error, variables: [String: String], command: String?
+    ) -> Int32 {
         let status = SpegelCommand.exitCode(for: error)
         let message = SpegelCommand.fullMessage(for: error)
         guard !status.isSuccess else {
-            print(message)
+            print(OptionHelp.annotate(message, command: command))
             return 0
         }
         printError(message)

@@ -164,11 +164,93 @@ import Testing
         #expect(!old.warnings.contains { $0.contains("use_local_image_pull") })
     }
 
-    @Test func oldMirrorTablesAreWarnedOf() throws {
+    static let registryTable = "[plugins.\"io.containerd.grpc.v1.cri\".registry"
+
+    /// With these the CRI plugin would not load any more, so nothing is written.
+    @Test(arguments: [
+        (registryTable + ".mirrors.\"docker.io\"]\nendpoint = [\"https://x\"]\n", "registry.mirrors", "line 2"),
+        (registryTable + ".configs.\"a.example\".tls]\nca_file = \"/ca\"\n", "registry.configs", "line 2"),
+    ])
+    func oldTablesThatConflict(table: String, name: String, line: String) throws {
+        let error = #expect(throws: ContainerdConfigurationError.self) {
+            try ContainerdPreparation(
+                try Self.files(Array("version = 2\n\(table)".utf8)), registryDirectory: Self.directory)
+        }
+        #expect(error?.description.contains(name) == true && error?.description.contains(line) == true)
+    }
+
+    /// Credentials, and on containerd 2 certificates, may stand beside config_path.
+    @Test(arguments: [
+        (".configs.\"a.example\".auth]\nusername = \"x\"\n", 1), (".mirrors]\n", 1),
+        (".configs.\"a\".tls]\nca_file = \"/ca\"\n", 2),
+    ])
+    func oldTablesThatDoNotConflict(table: String, major: Int) throws {
+        let text = "version = 2\n\(Self.registryTable)\(table)"
+        let release = ContainerdRelease(major: major, minor: 0)
+        let preparation = try ContainerdPreparation(
+            try Self.files(Array(text.utf8), release: release), registryDirectory: Self.directory)
+        #expect(preparation.result.isPrepared(for: Self.directory))
+    }
+
+    // MARK: The configuration in force
+
+    static func images(_ text: String, version: Int = 3, _ major: Int, _ minor: Int) throws
+        -> ContainerdConfigurationFiles
+    {
+        try files(
+            Array("version = \(version)\n[plugins.'io.containerd.cri.v1.images']\n\(text)\n".utf8),
+            release: ContainerdRelease(major: major, minor: minor))
+    }
+
+    @Test func theDefaultOfConfigPathFrom2_2() throws {
+        #expect(try Self.images("", 2, 1).registryDirectories == [])
+        #expect(try Self.images("", 2, 2).registryDirectories == [Self.directory, "/etc/docker/certs.d"])
+        #expect(try Self.images("registry.config_path = ''", 2, 3).registryDirectories.count == 2)
+        #expect(try Self.images("registry.mirrors.a.endpoint = ['b']", 2, 2).registryDirectories == [])
+        #expect(try Self.images("registry.config_path = '/x'", 2, 2).registryDirectories == ["/x"])
+    }
+
+    @Test(arguments: [
+        ("", true), ("use_local_image_pull = true", false), ("use_local_image_pull = false", true),
+        ("disable_snapshot_annotations = false", false), ("disable_snapshot_annotations = true", true),
+        ("discard_unpacked_layers = true", false), ("max_concurrent_downloads = 10", false),
+        ("max_concurrent_downloads = 3", true), ("image_pull_with_sync_fs = true", false),
+        ("registry.configs.a.auth.username = 'x'", false), ("registry.auths.a.username = 'x'", false),
+    ])
+    func transferServiceFrom2_1(text: String, isUsed: Bool) throws {
+        #expect(try Self.images(text, 2, 0).usesTransferService == false)
+        #expect(try Self.images(text, 2, 1).usesTransferService == isUsed)
+        #expect(
+            try Self.images(text, version: 2, 2, 3).usesTransferService == isUsed,
+            "its own table in a file of version 2")
+    }
+
+    /// The default list is enough where CRI pulls by itself; the transfer service needs one directory.
+    @Test func theDefaultListIsReplacedOnlyForTheTransferService() throws {
+        func changes(_ text: String) throws -> [String] {
+            try ContainerdPreparation(try Self.images(text, 2, 2), registryDirectory: Self.directory).changes.map {
+                String(decoding: $0.new, as: UTF8.self)
+            }
+        }
+        #expect(try changes("use_local_image_pull = true") == [])
+        #expect(try changes("").first?.contains("config_path = \"\(Self.directory)\"") == true)
+        // Keeping layers turns the service on.
+        let kept = try changes("discard_unpacked_layers = true")
+        #expect(kept.first?.contains("config_path = \"\(Self.directory)\"") == true)
+        #expect(kept.first?.contains("discard_unpacked_layers = false") == true)
+    }
+
+    @Test func theOldTableCountsMoreInAFileOfVersion2() throws {
         let text =
-            "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"docker.io\"]\nendpoint = [\"https://x\"]\n"
-        let preparation = try ContainerdPreparation(try Self.files(Array(text.utf8)), registryDirectory: Self.directory)
-        #expect(preparation.warnings.contains { $0.contains("registry.mirrors") && $0.contains("line 2") })
+            "version = 2\n[plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = '/new'\n\(Self.registryTable)]\nconfig_path = '/old'\n"
+        #expect(
+            try Self.files(Array(text.utf8), release: ContainerdRelease(major: 2, minor: 0)).registryDirectories == [
+                "/old"
+            ])
+        #expect(
+            try Self.files(Array(text.utf8), release: ContainerdRelease(major: 1, minor: 7)).registryDirectories == [
+                "/old"
+            ])
     }
 
     // MARK: Bad input

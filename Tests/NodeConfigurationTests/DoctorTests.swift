@@ -37,6 +37,7 @@ import Testing
         evidence.contentRoot = evidence.contentPath
         evidence.contentAccess = .usable
         evidence.ingestAccess = .usable
+        evidence.criPlugin = .usable
         evidence.configuration = configuration(prepared)
         evidence.registryDirectoryAccess = .usable
         evidence.registries = [try RegistryURL(parsing: "https://docker.io")]
@@ -89,6 +90,9 @@ import Testing
             $0.ingestAccess = .denied("Permission denied")
         },
         Fault(name: "containerd 1.5", check: Doctor.version, fix: "1.6") { $0.socket = .answers(version: "1.5.9") },
+        Fault(name: "a CRI plugin that is not loaded", check: Doctor.cri, fix: "/etc/containerd/config.toml") {
+            $0.criPlugin = .denied("io.containerd.grpc.v1.cri: invalid plugin config")
+        },
         Fault(name: "no config_path", check: Doctor.configPath, fix: "spegel containerd-prep") {
             $0.configuration = configuration("version = 2\n")
         },

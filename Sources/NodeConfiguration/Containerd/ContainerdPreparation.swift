@@ -26,17 +26,22 @@ package struct ContainerdPreparation: Sendable {
     /// - Throws: ``ContainerdConfigurationError``.
     package init(_ files: ContainerdConfigurationFiles, registryDirectory: String, mainExists: Bool = true) throws {
         result = files
+        if let (setting, value) = files.conflictingTable {
+            throw ContainerdConfigurationError.conflictingTable(
+                table: setting.rawValue, path: value.path, line: value.line)
+        }
         if files.main.version == nil, !files.main.document.mentions(["plugins"]),
             !files.isPrepared(for: registryDirectory)
         {
             // Without a version containerd 1.x takes a file for the form of 1.0.
             try set(["version"], to: "2", in: files.main)
         }
+        // Layers first: discarding them keeps containerd 2.1 and later from using the transfer service.
+        if !result.keepsLayers { try apply(.discardUnpackedLayers, literal: "false") { $0.keepsLayers } }
         if !result.hasRegistryDirectory(registryDirectory) {
             let literal = TOMLDocument.basicString(registryDirectory)
             try apply(.configPath, literal: literal) { $0.hasRegistryDirectory(registryDirectory) }
         }
-        if !result.keepsLayers { try apply(.discardUnpackedLayers, literal: "false") { $0.keepsLayers } }
         changes = zip(files.files, result.files).compactMap { old, new in
             old.document.bytes == new.document.bytes
                 ? nil
@@ -44,7 +49,7 @@ package struct ContainerdPreparation: Sendable {
                     path: old.path, old: old.document.bytes, new: new.document.bytes,
                     isNew: old.path == files.main.path && !mainExists)
         }
-        warn(registryDirectory, before: files)
+        warn(registryDirectory)
     }
 
     private mutating func apply(
@@ -79,24 +84,13 @@ package struct ContainerdPreparation: Sendable {
         }
     }
 
-    private mutating func warn(_ registryDirectory: String, before: ContainerdConfigurationFiles) {
-        if let value = result.value(of: .configPath), result.registryDirectories.count > 1 {
-            let usesTransferService =
-                (result.release.map { $0 >= ContainerdRelease(major: 2, minor: 1) } ?? (result.version >= 3))
-                && result.value(of: .useLocalImagePull)?.value != .boolean(true)
-            if usesTransferService {
-                warnings.append(
-                    "config_path in \(value.path) is a list; from containerd 2.1 on the transfer service takes it for one"
-                        + " directory, so that no mirror is asked: name \(registryDirectory) alone, or set"
-                        + " use_local_image_pull = true in [plugins.'io.containerd.cri.v1.images']")
-            }
-        }
-        for setting in [ContainerdConfigurationFiles.Setting.mirrors, .configs] {
-            guard let value = before.value(of: setting), value.value.table?.isEmpty != true else { continue }
-            warnings.append(
-                "\(value.path) line \(value.line) has \(setting.rawValue), which containerd does not accept together with"
-                    + " config_path: move it into hosts.toml files under \(registryDirectory)")
-        }
+    private mutating func warn(_ registryDirectory: String) {
+        guard result.registryDirectories.count > 1, result.usesTransferService else { return }
+        let place = result.value(of: .configPath).map { " in \($0.path) line \($0.line)" } ?? ""
+        warnings.append(
+            "config_path\(place) is a list; from containerd 2.1 on the transfer service takes it for one directory, so that"
+                + " no mirror is asked: name \(registryDirectory) alone, or set use_local_image_pull = true in"
+                + " [plugins.'io.containerd.cri.v1.images']")
     }
 
     /// The changes as unified diffs; empty when there are none.
@@ -112,12 +106,18 @@ extension ContainerdConfigurationFiles {
     }
 
     /// Whether registries are configured in a directory, perhaps among others.
+    ///
+    /// The list that containerd takes for an absent `config_path` counts only where CRI reads it as a list.
     package func hasRegistryDirectory(_ directory: String) -> Bool {
-        possibleValues(of: .configPath).allSatisfy { value in
-            (value?.string ?? "").split(separator: ":").contains {
+        func has(_ list: String) -> Bool {
+            list.split(separator: ":").contains {
                 (String($0) as NSString).standardizingPath == (directory as NSString).standardizingPath
             }
         }
+        if configPath == Self.defaultConfigPath, (value(of: .configPath)?.value.string ?? "").isEmpty {
+            return !usesTransferService && has(configPath)
+        }
+        return possibleValues(of: .configPath).allSatisfy { has($0?.string ?? "") }
     }
 
     /// Whether layers stay when they have been unpacked, which is containerd's default.

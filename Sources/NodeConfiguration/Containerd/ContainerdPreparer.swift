@@ -52,38 +52,75 @@ package struct ContainerdPreparer: Sendable {
             mainExists: FileManager.default.fileExists(atPath: configurationFile))
     }
 
-    /// Prepares containerd.
+    /// Prepares containerd. A run that was killed is completed by the next one: its restart, or taking the change back.
     ///
     /// - Throws: ``ContainerdConfigurationError``; the files are then as they were.
     package func run() async throws -> Outcome {
         let preparation = try plan()
+        let earlier = restart == nil ? [] : pendingFiles()
         guard !preparation.changes.isEmpty else {
-            return Outcome(preparation: preparation, backups: [], isRestarted: false)
+            guard let restart, !earlier.isEmpty else {
+                return Outcome(preparation: preparation, backups: [], isRestarted: false)
+            }
+            log("an earlier run ended before containerd was restarted")
+            try await restartOrUndo(restart, earlier)
+            return Outcome(preparation: preparation, backups: [], isRestarted: true)
         }
         try await check(preparation)
         var backups: [String] = []
-        var written: [ContainerdPreparation.Change] = []
+        // What an earlier run replaced goes back to what was there before that.
+        var changed = earlier
         do {
             for change in preparation.changes {
-                if let backup = try backUp(change) { backups.append(backup) }
+                let backup = try backUp(change)
+                if let backup { backups.append(backup) }
+                if !changed.contains(where: { $0.path == change.path }) {
+                    changed.append(PendingFile(path: change.path, backup: backup))
+                }
+                if restart != nil { try writePending(changed) }
                 try Self.write(change.new, to: change.path)
-                written.append(change)
-                log("changed \(change.path)" + (backups.last.map { ", the former file is \($0)" } ?? ""))
+                log("changed \(change.path)" + (backup.map { ", the former file is \($0)" } ?? ""))
             }
         } catch {
-            undo(written)
+            undo(changed)
             throw error
         }
         guard let restart else { return Outcome(preparation: preparation, backups: backups, isRestarted: false) }
+        try await restartOrUndo(restart, changed)
+        return Outcome(preparation: preparation, backups: backups, isRestarted: true)
+    }
+
+    private func restartOrUndo(_ restart: HostCommand, _ changed: [PendingFile]) async throws {
         do {
             try await restartContainerd(restart)
         } catch {
-            undo(written)
+            undo(changed)
             log("containerd did not come up; the former configuration is back, restarting once more")
             try? await restartContainerd(restart)
             throw error
         }
-        return Outcome(preparation: preparation, backups: backups, isRestarted: true)
+        unlink(pendingPath)
+    }
+
+    // MARK: Changes that wait for a restart
+
+    /// A file that was changed, and what it was before.
+    private struct PendingFile: Codable {
+        var path: String
+        /// Nil when there was no file.
+        var backup: String?
+    }
+
+    /// Lists the changed files while containerd has not come up with them.
+    private var pendingPath: String { configurationFile + ".spegel-pending" }
+
+    private func pendingFiles() -> [PendingFile] {
+        FileManager.default.contents(atPath: pendingPath)
+            .flatMap { try? JSONDecoder().decode([PendingFile].self, from: $0) } ?? []
+    }
+
+    private func writePending(_ files: [PendingFile]) throws {
+        try Self.write(Array(try JSONEncoder().encode(files)), to: pendingPath, mode: 0o600)
     }
 
     private func restartContainerd(_ command: HostCommand) async throws {
@@ -190,19 +227,25 @@ package struct ContainerdPreparer: Sendable {
         throw ContainerdConfigurationError.file(path: change.path, reason: "has 1,000 backups; remove some")
     }
 
-    private func undo(_ changes: [ContainerdPreparation.Change]) {
-        for change in changes {
+    private func undo(_ files: [PendingFile]) {
+        var isComplete = true
+        for file in files {
             do {
-                if change.isNew {
-                    try FileManager.default.removeItem(atPath: change.path)
-                } else {
-                    try Self.write(change.old, to: change.path)
+                if let backup = file.backup {
+                    guard let former = FileManager.default.contents(atPath: backup) else {
+                        throw Self.fileError(backup)
+                    }
+                    try Self.write(Array(former), to: file.path)
+                } else if FileManager.default.fileExists(atPath: file.path) {
+                    try FileManager.default.removeItem(atPath: file.path)
                 }
-                log("\(change.path) is as it was")
+                log("\(file.path) is as it was")
             } catch {
-                log("\(change.path) could not be restored (\(error)); its former content is beside it")
+                isComplete = false
+                log("\(file.path) could not be restored (\(error)); its former content is beside it")
             }
         }
+        if isComplete { unlink(pendingPath) }
     }
 
     /// Writes a file so that a crash leaves the old or the new one; owner and mode stay.

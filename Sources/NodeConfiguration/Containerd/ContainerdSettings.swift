@@ -45,6 +45,8 @@ package enum ContainerdConfigurationError: Error, Hashable, Sendable, CustomStri
     case notInForce(setting: String, file: String)
     /// containerd itself refuses the changed configuration.
     case refused(reason: String)
+    /// A table with which the CRI plugin does not load once `config_path` is set, so that no pod would start any more.
+    case conflictingTable(table: String, path: String, line: Int)
 
     package var description: String {
         switch self {
@@ -58,6 +60,10 @@ package enum ContainerdConfigurationError: Error, Hashable, Sendable, CustomStri
             "\(path) has version \(version); versions 1 to 4 are known; nothing was changed"
         case .notInForce(let setting, let file):
             "\(setting) cannot be set: a change of \(file) would not take effect; set it by hand; nothing was changed"
+        case .conflictingTable(let table, let path, let line):
+            "\(path) line \(line) has \(table), with which containerd's CRI plugin does not load once config_path is set: "
+                + "move it into hosts.toml files first (https://github.com/containerd/containerd/blob/main/docs/hosts.md); "
+                + "nothing was changed"
         case .refused(let reason): "containerd refuses the changed configuration (\(reason)); nothing was changed"
         }
     }
@@ -174,6 +180,10 @@ package struct ContainerdConfigurationFiles: Sendable {
         /// The old tables that take the place of `config_path`.
         case mirrors = "registry.mirrors"
         case configs = "registry.configs"
+        case auths = "registry.auths"
+        case disableSnapshotAnnotations = "disable_snapshot_annotations"
+        case maxConcurrentDownloads = "max_concurrent_downloads"
+        case imagePullWithSyncFS = "image_pull_with_sync_fs"
 
         /// The keys below the plugin's table in a file of some version.
         package func path(version: Int64) -> [String] {
@@ -184,6 +194,11 @@ package struct ContainerdConfigurationFiles: Sendable {
             case .useLocalImagePull: ["use_local_image_pull"]
             case .mirrors: ["registry", "mirrors"]
             case .configs: ["registry", "configs"]
+            case .auths: ["registry", "auths"]
+            case .disableSnapshotAnnotations:
+                version >= 3 ? ["disable_snapshot_annotations"] : ["containerd", "disable_snapshot_annotations"]
+            case .maxConcurrentDownloads: ["max_concurrent_downloads"]
+            case .imagePullWithSyncFS: ["image_pull_with_sync_fs"]
             }
         }
     }
@@ -217,8 +232,12 @@ package struct ContainerdConfigurationFiles: Sendable {
         for file in files.reversed() {
             let version = version(of: file)
             let plugin = ["plugins", Self.plugin(version: version)]
-            let path = plugin + setting.path(version: version)
-            if let value = file.document.root[path] {
+            // containerd 2 reads its own plugin's table in a file of version 2, too; what the old table says counts more.
+            let newPlugin = mergesPlugins && version < 3 ? ["plugins", Self.plugin(version: 3)] : plugin
+            for path in [
+                plugin + setting.path(version: version), newPlugin + setting.path(version: mergesPlugins ? 3 : version),
+            ] {
+                guard let value = file.document.root[path] else { continue }
                 let places =
                     file.document.assignments.filter { $0.path.starts(with: path) }.map(\.line.lowerBound)
                     + file.document.headers.filter { $0.path.starts(with: path) }.map(\.line.lowerBound)
@@ -237,9 +256,43 @@ package struct ContainerdConfigurationFiles: Sendable {
         return ways.map { value(of: setting, mergesPlugins: $0)?.value }
     }
 
+    /// What containerd takes for an absent `config_path` from 2.2 on, unless there are mirror tables.
+    package static let defaultConfigPath = "/etc/containerd/certs.d:/etc/docker/certs.d"
+
+    /// `config_path` as it is in force, containerd's default included.
+    package var configPath: String {
+        let text = value(of: .configPath)?.value.string ?? ""
+        guard text.isEmpty, let release, release >= ContainerdRelease(major: 2, minor: 2), !hasEntries(.mirrors) else {
+            return text
+        }
+        return Self.defaultConfigPath
+    }
+
     /// The directories in which containerd looks for a registry's `hosts.toml`, in order.
-    package var registryDirectories: [String] {
-        (value(of: .configPath)?.value.string ?? "").split(separator: ":").map(String.init)
+    package var registryDirectories: [String] { configPath.split(separator: ":").map(String.init) }
+
+    private func hasEntries(_ setting: Setting) -> Bool { value(of: setting)?.value.table?.isEmpty == false }
+
+    /// Whether CRI pulls through the transfer service, which takes `config_path` for one directory: the default from 2.1
+    /// on. containerd turns it off by itself for settings that the service does not know.
+    package var usesTransferService: Bool {
+        guard release.map({ $0 >= ContainerdRelease(major: 2, minor: 1) }) ?? (version >= 3) else { return false }
+        return value(of: .useLocalImagePull)?.value != .boolean(true)
+            && value(of: .disableSnapshotAnnotations)?.value != .boolean(false)
+            && value(of: .discardUnpackedLayers)?.value != .boolean(true)
+            && value(of: .imagePullWithSyncFS)?.value != .boolean(true)
+            && (value(of: .maxConcurrentDownloads)?.value.integer ?? 3) == 3
+            && !hasEntries(.mirrors) && !hasEntries(.configs) && !hasEntries(.auths)
+    }
+
+    /// A table with which the CRI plugin does not load beside `config_path`: `registry.mirrors`, and before 2.0
+    /// certificates in `registry.configs`.
+    package var conflictingTable: (setting: Setting, value: Value)? {
+        if let value = value(of: .mirrors), hasEntries(.mirrors) { return (.mirrors, value) }
+        guard release.map({ $0.major < 2 }) ?? (version < 3), let value = value(of: .configs),
+            let entries = value.value.table, entries.values.contains(where: { $0[["tls"]] != nil })
+        else { return nil }
+        return (.configs, value)
     }
 
     /// The file in which a setting has to stand to be in force.

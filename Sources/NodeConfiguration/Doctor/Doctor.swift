@@ -14,6 +14,9 @@ package enum Doctor {
     package static let version = DoctorCheck(
         id: "containerd-version", title: "containerd's version is supported",
         consequence: "Events or services that the daemon needs are missing.")
+    package static let cri = DoctorCheck(
+        id: "cri-plugin", title: "containerd has loaded its CRI plugin",
+        consequence: "The kubelet starts no pods and pulls no images.")
     package static let configPath = DoctorCheck(
         id: "config-path", title: "config_path names the registry configuration",
         consequence: "containerd never asks the mirror.")
@@ -71,14 +74,15 @@ package enum Doctor {
 
     /// All checks, in the order in which they are made: what later ones depend on comes first.
     package static let checks = [
-        socket, namespace, content, version, configPath, layers, transfer, legacy, hostsFiles, shadow, mirror, auth,
+        socket, namespace, content, version, cri, configPath, layers, transfer, legacy, hostsFiles, shadow, mirror,
+        auth,
         daemon, ports,
         bootstrap, peers, ownKey, fetch, clock, openFiles, inotify, dataDirectory,
     ]
 
     /// The checks that only look at this node's files and at containerd, as a daemon makes them at its start.
     package static let cheap: Set<String> = [
-        version.id, configPath.id, layers.id, transfer.id, legacy.id, hostsFiles.id, shadow.id, openFiles.id,
+        version.id, cri.id, configPath.id, layers.id, transfer.id, legacy.id, hostsFiles.id, shadow.id, openFiles.id,
         inotify.id,
     ]
 
@@ -88,6 +92,7 @@ package enum Doctor {
         if evidence.usesContainerd {
             findings += [
                 checkSocket(evidence), checkNamespace(evidence), checkContent(evidence), checkVersion(evidence),
+                checkCRI(evidence),
             ].compactMap(\.self)
             findings += checkConfiguration(evidence)
             findings += checkHosts(evidence)
@@ -189,6 +194,18 @@ package enum Doctor {
         return DoctorFinding(version, .ok, "containerd \(text)")
     }
 
+    private static func checkCRI(_ evidence: DoctorEvidence) -> DoctorFinding? {
+        switch evidence.criPlugin {
+        case nil: nil
+        case .missing: DoctorFinding(cri, .skipped, "CRI is disabled")
+        case .usable: DoctorFinding(cri, .ok, "loaded")
+        case .denied(let reason):
+            DoctorFinding(
+                cri, .failure, reason,
+                fix: "repair what it names in \(evidence.configurationFile), then systemctl restart containerd")
+        }
+    }
+
     // MARK: config.toml
 
     private static func checkConfiguration(_ evidence: DoctorEvidence) -> [DoctorFinding] {
@@ -232,7 +249,8 @@ package enum Doctor {
             findings.append(
                 DoctorFinding(
                     configPath, .ok,
-                    "config_path has \(directory)" + (value.map { " (\($0.path) line \($0.line))" } ?? "")))
+                    "config_path has \(directory)"
+                        + (value.map { " (\($0.path) line \($0.line))" } ?? ", by containerd's default")))
         }
         if !files.keepsLayers {
             let place = files.value(of: .discardUnpackedLayers)
@@ -271,29 +289,28 @@ package enum Doctor {
     private static func checkTransfer(_ files: ContainerdConfigurationFiles, directory: String) -> DoctorFinding {
         let isNew = files.release.map { $0 >= ContainerdRelease(major: 2, minor: 1) } ?? (files.version >= 3)
         guard isNew else { return DoctorFinding(transfer, .skipped, "CRI pulls by itself before containerd 2.1") }
-        guard files.value(of: .useLocalImagePull)?.value != .boolean(true) else {
-            return DoctorFinding(transfer, .ok, "use_local_image_pull is true")
+        guard files.usesTransferService else {
+            return DoctorFinding(transfer, .ok, "CRI pulls by itself, as its settings have it")
         }
-        // From 2.2 on an absent config_path is this list.
-        guard files.registryDirectories.count > 1, let value = files.value(of: .configPath) else {
+        guard files.registryDirectories.count > 1 else {
             return DoctorFinding(transfer, .ok, "config_path is one directory")
         }
+        let value = files.value(of: .configPath)
+        let place = value.map { "\($0.path) line \($0.line)" } ?? "containerd's default"
         return DoctorFinding(
-            transfer, .failure,
-            "config_path is the list '\(value.value.string ?? "")' (\(value.path) line \(value.line))",
+            transfer, .failure, "config_path is the list '\(files.configPath)' (\(place))",
             fix:
-                "set config_path = \"\(directory)\" in \(value.path) line \(value.line), or use_local_image_pull = true in"
-                + " [plugins.'io.containerd.cri.v1.images'], and restart containerd")
+                "set config_path = \"\(directory)\" in \(value.map { "\($0.path) line \($0.line)" } ?? files.main.path), or"
+                + " use_local_image_pull = true in [plugins.'io.containerd.cri.v1.images'], and restart containerd")
     }
 
     private static func checkLegacy(_ files: ContainerdConfigurationFiles, directory: String) -> DoctorFinding {
-        for setting in [ContainerdConfigurationFiles.Setting.mirrors, .configs] {
-            guard let value = files.value(of: setting), value.value.table?.isEmpty != true else { continue }
-            return DoctorFinding(
-                legacy, .failure, "\(value.path) line \(value.line) has \(setting.rawValue)",
-                fix: "move its entries into \(directory)/REGISTRY/hosts.toml, remove the table and restart containerd")
+        guard let (setting, value) = files.conflictingTable else {
+            return DoctorFinding(legacy, .ok, "nothing that excludes config_path")
         }
-        return DoctorFinding(legacy, .ok, "no registry.mirrors and registry.configs")
+        return DoctorFinding(
+            legacy, .failure, "\(value.path) line \(value.line) has \(setting.rawValue)",
+            fix: "move its entries into \(directory)/REGISTRY/hosts.toml, remove the table and restart containerd")
     }
 
     // MARK: hosts.toml

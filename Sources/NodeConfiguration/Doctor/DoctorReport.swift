@@ -124,6 +124,8 @@ package struct DoctorEvidence: Sendable {
     /// The settings that containerd 1.x tells by itself.
     package var runtimeConfigPath: String?
     package var runtimeDiscardsLayers: Bool?
+    /// Whether containerd's CRI plugin is loaded; missing when it is disabled.
+    package var criPlugin: Access?
     package var registryDirectory = "/etc/containerd/certs.d"
     package var registryDirectoryAccess: Access?
     package var hosts: [HostsEntry]?

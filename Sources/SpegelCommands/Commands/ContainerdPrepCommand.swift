@@ -2,6 +2,7 @@ import ArgumentParser
 import ContainerdContentStore
 import Foundation
 import Logging
+import NIOConcurrencyHelpers
 import NodeConfiguration
 import ServiceLifecycle
 import UnixSignals
@@ -68,11 +69,17 @@ struct ContainerdPrepCommand: AsyncParsableCommand {
             return
         }
         guard let interval else { return try await failing { try await runOnce(logger) } }
+        let rejected = RejectedChanges()
         let rounds = PreparationRounds(interval: interval) {
+            var planned: [ContainerdPreparation.Change] = []
             do {
+                planned = try await preparer(logger).plan().changes
+                guard planned.isEmpty || planned != rejected.changes else { return }
                 try await runOnce(logger)
             } catch {
-                // The next round may find it repaired; the message says what is wrong now.
+                // The next round may find it repaired; the message says what is wrong now. What containerd refused is not
+                // tried again while the files are the same, as each try may restart containerd.
+                if case .refused? = error as? ContainerdConfigurationError { rejected.changes = planned }
                 logger.error("containerd is not prepared", metadata: ["error": "\(error)"])
             }
         }
@@ -93,7 +100,15 @@ struct ContainerdPrepCommand: AsyncParsableCommand {
 
     private func preparer(_ logger: Logger) async -> ContainerdPreparer {
         let socket = containerdSock
-        var preparer = ContainerdPreparer(isAnswering: { await ContainerdProbe.version(socket: socket) != nil }) {
+        let before = await ContainerdProbe.health(socket: socket)
+        // A CRI plugin that was loaded has to be loaded again; one that was not is another's concern.
+        let wantsCRI = before.map { $0.criFailure == nil } ?? true
+        var preparer = ContainerdPreparer(isAnswering: {
+            guard let health = await ContainerdProbe.health(socket: socket) else { return false }
+            guard wantsCRI, let failure = health.criFailure else { return true }
+            logger.warning("containerd's CRI plugin is not loaded", metadata: ["reason": "\(failure)"])
+            return false
+        }) {
             logger.info("\($0)")
         }
         preparer.configurationFile = containerdConfigFile
@@ -105,7 +120,7 @@ struct ContainerdPrepCommand: AsyncParsableCommand {
         } else if restartSystemd {
             preparer.restart = HostCommand(["systemctl", "restart", "containerd"], onHost: Self.isInContainer)
         }
-        if let version = await ContainerdProbe.version(socket: socket) {
+        if let version = before?.version {
             preparer.release = ContainerdRelease(in: version)
         } else if var program = preparer.program {
             program.arguments.append("--version")
@@ -129,6 +144,16 @@ struct ContainerdPrepCommand: AsyncParsableCommand {
             let first = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/1/ns/mnt")
         else { return false }
         return own != first
+    }
+}
+
+/// The last change that containerd refused. Used by one task.
+private final class RejectedChanges: Sendable {
+    private let state = NIOLockedValueBox<[ContainerdPreparation.Change]>([])
+
+    var changes: [ContainerdPreparation.Change] {
+        get { state.withLockedValue { $0 } }
+        set { state.withLockedValue { $0 = newValue } }
     }
 }
 

@@ -4,10 +4,11 @@ import Logging
 import OCIDistribution
 
 extension OnDiskContentStore.Options {
-    /// How the daemon opens a layout it serves.
+    /// How the daemon opens a layout it serves; a missing or empty directory becomes one.
     static func serving(_ path: String, logger: Logger) -> Self {
         var options = Self()
         options.bareTags = bareTagSource(path)
+        options.createsIfMissing = true
         options.logger = logger
         return options
     }

@@ -13,6 +13,18 @@ enum ContainerdProbe {
         return try? await asking(socket: socket, namespace: namespace) { "\(try await $0.version())" }
     }
 
+    /// Whether containerd answers, and why its CRI plugin is not loaded, if that is so; nil when it does not answer.
+    static func health(socket: String) async -> (version: String, criFailure: String?)? {
+        guard FileManager.default.fileExists(atPath: socket) else { return nil }
+        return try? await asking(socket: socket, namespace: "k8s.io") { client in
+            ("\(try await client.version())", try await criFailure(client))
+        }
+    }
+
+    private static func criFailure(_ client: ContainerdClient) async throws -> String? {
+        try await client.criPlugins().compactMap { plugin in plugin.failure.map { "\(plugin.name): \($0)" } }.first
+    }
+
     /// Fills in what containerd says of itself.
     static func examine(_ evidence: inout DoctorEvidence) async {
         let (socket, namespace) = (evidence.containerdSocketPath, evidence.namespace)
@@ -26,18 +38,23 @@ enum ContainerdProbe {
             var images: Int?
             var root: String?
             var cri: String?
+            var isCRIListed: Bool
+            var criFailure: String?
         }
         do {
             let answers = try await asking(socket: socket, namespace: namespace) { client in
                 Answers(
                     version: "\(try await client.version())", namespaces: try await client.namespaces(),
                     images: try? await client.listImages().images.count, root: try? await client.contentRoot(),
-                    cri: try? await client.criConfiguration())
+                    cri: try? await client.criConfiguration(),
+                    isCRIListed: (try? await client.criPlugins().isEmpty) == false,
+                    criFailure: try? await criFailure(client))
             }
             evidence.socket = .answers(version: answers.version)
             evidence.namespaces = answers.namespaces
             evidence.images = answers.images
             evidence.contentRoot = answers.root
+            evidence.criPlugin = answers.isCRIListed ? (answers.criFailure.map { .denied($0) } ?? .usable) : .missing
             (evidence.runtimeConfigPath, evidence.runtimeDiscardsLayers) = runtimeSettings(answers.cri)
         } catch {
             evidence.socket = .refused("\(error)")

@@ -27,8 +27,8 @@ struct BootstrapOptions: ParsableArguments {
         switch bootstrapKind {
         case .dns: try require(dnsBootstrapDomain != nil, "--dns-bootstrap-domain")
         case .http: try require(httpBootstrapUrl != nil, "--http-bootstrap-url")
-        case .static: try require(!staticBootstrapPeers.isEmpty, "--static-bootstrap-peers")
-        case nil: break
+        // Without peers it is a cluster's first node, which waits for others to connect.
+        case .static, nil: break
         }
     }
 

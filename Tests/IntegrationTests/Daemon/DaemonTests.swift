@@ -72,11 +72,12 @@ import Testing
         let directory = try TemporaryDirectory()
         let taken = try await TestDaemon.start(store: layout.path)
         try directory.write("not json", to: "broken/index.json")
+        try directory.write("notes", to: "other/file.txt")
         try directory.write(#"{"imageLayoutVersion":"1.0.0"}"#, to: "broken/oci-layout")
         let cases: [(store: String, address: String, mentioned: [String])] = [
             (layout.path, taken.registry, ["cannot listen on \(taken.registry)", "choose another port"]),
             (layout.path, "192.0.2.1:5000", ["192.0.2.1", "no such address"]),
-            (directory.path("absent"), "127.0.0.1:0", ["absent", "skopeo copy"]),
+            (directory.path("other"), "127.0.0.1:0", ["other", "file.txt", "skopeo copy"]),
             (directory.path("broken"), "127.0.0.1:0", ["broken", "spegel verify"]),
         ]
         for (store, address, mentioned) in cases {
@@ -89,6 +90,30 @@ import Testing
             let text = "\(line["error"] ?? "") \(line["hint"] ?? "")"
             for part in mentioned { #expect(text.contains(part), "\(part) in \(text)") }
         }
+    }
+
+    /// A cluster's first node: no image yet, and no peer to begin with.
+    @Test func aMissingDirectoryBecomesALayoutAndStaticNeedsNoPeers() async throws {
+        let directory = try TemporaryDirectory()
+        let daemon = try await TestDaemon.start(
+            store: directory.path("new/layout"), ports: .init(registry: 5000),
+            arguments: ["--bootstrap-kind", "static"])
+        #expect(try await daemon.request("GET", "/v2/").status == 200)
+        #expect(FileManager.default.fileExists(atPath: directory.path("new/layout/oci-layout")))
+        let layout = try await TestImages.small()
+        try await Command.check(
+            "skopeo", "--insecure-policy", "copy", "--quiet", "oci:\(layout.path):\(TestImages.demo)",
+            "oci:\(directory.path("new/layout")):\(TestImages.demo)")
+        _ = try await daemon.process.until("the new image being served") { () -> Bool? in
+            try await daemon.request("HEAD", "/v2/library/demo/manifests/1.0?ns=docker.io").status == 200 ? true : nil
+        }
+        daemon.process.send(SIGTERM)
+        #expect(try await daemon.process.wait() == .exited(0))
+    }
+
+    @Test func theHelpPageHasDefaultsAndVariables() async throws {
+        let page = try await Command.check(try Project.program(), "registry", "--help")
+        #expect(page.contains("Default: :5000. Variable: REGISTRY_ADDR"))
     }
 
     @Test func filtersAndCredentialsComeFromOptions() async throws {

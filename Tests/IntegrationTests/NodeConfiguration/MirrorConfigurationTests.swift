@@ -145,4 +145,78 @@ import Testing
         _ = try await process.wait()
         containerd = nil
     }
+
+    /// A run that is killed between the change and the restart is completed by the next one: the restart, or the way back.
+    @Test(arguments: [true, false])
+    func killedDuringTheRestart(comesUp: Bool) async throws {
+        let directory = try TemporaryDirectory("c")
+        let containerd = try await TestContainerd.start(in: directory)
+        let file = containerd.configurationFile
+        let original = FileManager.default.contents(atPath: file)
+        func prepare(_ restart: String) async throws -> Command.Result {
+            try await Command.run([
+                try Project.program(), "containerd-prep", "--containerd-config-file", file, "--containerd-sock",
+                containerd.socket, "--restart-command", restart,
+            ])
+        }
+        #expect(try await prepare("kill -9 $PPID").status == .signalled(SIGKILL))
+        let changed = FileManager.default.contents(atPath: file)
+        #expect(changed != original)
+        let marker = directory.path("restarted")
+        let second = try await prepare(comesUp ? "touch \(marker)" : "touch \(marker); exit 3")
+        #expect(FileManager.default.fileExists(atPath: marker))
+        #expect(second.status == .exited(comesUp ? 0 : 1), "\(second.errors)")
+        #expect(FileManager.default.contents(atPath: file) == (comesUp ? changed : original))
+        #expect(!FileManager.default.fileExists(atPath: file + ".spegel-pending"))
+        if comesUp {
+            try FileManager.default.removeItem(atPath: marker)
+            #expect(try await prepare("touch \(marker)").status == .exited(0))
+            #expect(!FileManager.default.fileExists(atPath: marker))
+        }
+    }
+
+    /// With mirror tables and config_path the CRI plugin would not load: nothing is written, and containerd is left alone.
+    @Test func refusesWhatWouldDisableCRI() async throws {
+        let directory = try TemporaryDirectory("c")
+        let text =
+            "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"docker.io\"]\nendpoint = [\"https://x\"]\n"
+        let file = try directory.write(text, to: "config.toml")
+        let result = try await Command.run([
+            try Project.program(), "containerd-prep", "--containerd-config-file", file, "--containerd-sock",
+            directory.path("none"), "--restart-command", "touch \(directory.path("restarted"))",
+        ])
+        #expect(result.status == .exited(1))
+        #expect(result.errors.contains("registry.mirrors"))
+        #expect(Self.entries(directory.path("")) == ["config.toml": Data(text.utf8)])
+    }
+
+    /// As in a container: the directory is a mount point, which cannot be exchanged as a whole. And a read-only one is named.
+    @Test func mountPoints() async throws {
+        let directory = try TemporaryDirectory("m")
+        let own = "server = 'https://quay.io'\n"
+        _ = try directory.write(own, to: "certs.d/quay.io/hosts.toml")
+        let (path, spegel) = (directory.path("certs.d"), try Project.program())
+        func inNamespace(_ options: String, _ command: String) async throws -> Command.Result {
+            try await Command.run([
+                "unshare", "--mount", "sh", "-ec",
+                "mount --bind \(path) \(path); mount -o remount,bind\(options) \(path); \(command)",
+            ])
+        }
+        let configure =
+            "\(spegel) configuration --mirror-targets http://127.0.0.1:1 --containerd-registry-config-path \(path)"
+        let readOnly = try await inNamespace(",ro", configure)
+        #expect(readOnly.status == .exited(1))
+        #expect(
+            readOnly.errors.contains(path) && readOnly.errors.contains("Read-only file system"), "\(readOnly.errors)")
+        #expect(Self.entries(path) == ["quay.io/hosts.toml": Data(own.utf8)])
+        for _ in 0..<2 {
+            let result = try await inNamespace("", configure)
+            #expect(result.status == .exited(0), "\(result.errors)")
+            #expect(Set(Self.entries(path).keys) == ["_backup/quay.io/hosts.toml", "_default/hosts.toml"])
+        }
+        let cleanup = try await inNamespace(
+            "", "timeout -s INT 5 \(spegel) cleanup --addr 127.0.0.1:0 --containerd-registry-config-path \(path)")
+        #expect(cleanup.errors.contains("the registry configuration is restored"), "\(cleanup.errors)")
+        #expect(Self.entries(path) == ["quay.io/hosts.toml": Data(own.utf8)])
+    }
 }
