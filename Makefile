@@ -28,12 +28,10 @@ tsan: ## the tests under ThreadSanitizer; ARGS="--filter NAME" narrows them
 	@scripts/deps test
 	TSAN_OPTIONS="suppressions=$(CURDIR)/Tests/tsan-suppressions" swift test --sanitize=thread --scratch-path .build-tsan $(ARGS)
 
-soak: ## the tests again and again; ROUNDS=N (20), ARGS="--filter NAME" narrows them, STALLS=1 stops processes at random
+soak: ## each test module again and again; ROUNDS=N (20), MODULES="A B" and ARGS="--filter NAME" narrow them, STALLS=1 stops processes at random
 	@scripts/deps test
-	swift build --build-tests
-	@for round in $$(seq 1 $(or $(ROUNDS),20)); do \
-		echo "round $$round"; \
-		$(if $(STALLS),scripts/stalls) swift test --skip-build --parallel $(ARGS) || exit 1; done
+	@scripts/progress .build/soak-build.log swift build --build-tests
+	@$(if $(STALLS),STALLS=1) scripts/soak $(or $(ROUNDS),20) "$(MODULES)" $(ARGS)
 
 fuzz: ## the fuzz targets; ARGS go to scripts/fuzz
 	@scripts/deps build
