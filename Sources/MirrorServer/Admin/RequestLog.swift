@@ -54,10 +54,17 @@ package final class RequestLog: RequestObserver {
         var time: Double
         var summary: RequestSummary
 
+        /// The address; an IPv4 one without the prefix that a socket for both families gives it.
+        private static func client(_ address: SocketAddress?) -> String? {
+            let text = address?.ipAddress
+            guard let text, text.hasPrefix("::ffff:"), text.contains(".") else { return text }
+            return String(text.dropFirst(7))
+        }
+
         var entry: Entry {
             let (seconds, attoseconds) = summary.duration.components
             return Entry(
-                number: number, time: time, client: summary.remoteAddress?.ipAddress, method: summary.method.rawValue,
+                number: number, time: time, client: Self.client(summary.remoteAddress), method: summary.method.rawValue,
                 target: String(decoding: summary.target.utf8.prefix(RequestLog.targetLimit), as: UTF8.self),
                 handler: summary.handler, status: summary.status?.code, bytes: summary.bodyBytes,
                 milliseconds: Double(seconds) * 1000 + Double(attoseconds) / 1e15, isComplete: summary.isComplete)

@@ -73,9 +73,11 @@ struct DoctorCommand: AsyncParsableCommand {
     }
 
     private func probe() throws -> PeerProbe {
-        PeerProbe(
+        var probe = PeerProbe(
             metricsAddress: metricsAddr, registryAddress: registryAddr, routerAddress: routerAddr,
             credentials: try credentials())
+        if let registry = mirroredRegistries.first(where: { $0 != .wildcard }) { probe.registry = registry.host }
+        return probe
     }
 
     private func credentials() throws -> BasicCredentials? {
@@ -157,10 +159,13 @@ struct PullWatch {
 
     func run() async throws {
         let before: Set<UInt64>
+        let hitsBefore: Int
         do {
             before = Set(try await probe.requests().map(\.number))
+            hitsBefore = try await probe.status().mirror?.hits ?? 0
         } catch {
-            throw CommandFailure("the daemon does not tell its requests (\(error)); give its --metrics-addr")
+            throw CommandFailure(
+                "the daemon does not tell its requests (\(PeerProbe.words(error))); give its --metrics-addr")
         }
         terminal.line(
             "Waiting for requests; pull an image on this node now, for example: crictl pull IMAGE. Ctrl-C ends.")
@@ -176,6 +181,7 @@ struct PullWatch {
             try await Task.sleep(for: Self.interval)
         }
         let summary = outcomes.sorted { $0.key < $1.key }.map { "\($0.value) \($0.key)" }.joined(separator: ", ")
-        terminal.line("containerd asks this mirror: \(summary)")
+        let hits = (try await probe.status().mirror?.hits ?? 0) - hitsBefore
+        terminal.line("containerd asks this mirror: \(summary); \(hits) of them from peers")
     }
 }

@@ -17,6 +17,8 @@ struct PeerProbe: Sendable {
     var credentials: BasicCredentials?
     /// The repository under which content is asked for; any will do, as it is found by its digest.
     private static let repository = "spegel/doctor"
+    /// The registry under which content is asked for when none is mirrored by name.
+    var registry = "docker.io"
     /// The time for one answer.
     private static let timeout: TimeAmount = .seconds(1)
     /// Bytes of one blob that is fetched at most.
@@ -26,90 +28,139 @@ struct PeerProbe: Sendable {
 
     func examine(_ evidence: inout DoctorEvidence, logger: Logger) async {
         evidence.metricsAddress = "\(local(metricsAddress))"
+        async let mirrorAnswers = mirrorAnswers(evidence)
         let status: MirrorNode.Status
         do {
             status = try await self.status()
-            evidence.daemon = .success(
-                DoctorEvidence.Daemon(
-                    isReady: status.isReady, reason: status.reason, peerID: status.localPeer?.id,
-                    peers: status.peers.count,
-                    advertisedKeys: status.advertisedKeyCount))
         } catch {
             evidence.daemon = .failure(DoctorProbeError(Self.words(error)))
-            await examineMirrors(&evidence)
+            evidence.mirrorAnswers = await mirrorAnswers
             return
         }
-        evidence.ports = [
-            "--registry-addr \(local(registryAddress))": await answer(
-                "http://\(local(registryAddress))/v2/", credentials?.authorization)
-        ]
-        if status.localPeer != nil {
-            evidence.ports?["--router-addr \(local(routerAddress))"] = await connects(to: routerAddress)
+        evidence.daemon = .success(
+            DoctorEvidence.Daemon(
+                isReady: status.isReady, reason: status.reason, peerID: status.localPeer?.id, peers: status.peers.count,
+                advertisedKeys: status.advertisedKeyCount))
+        async let registry = answer("http://\(local(registryAddress))/v2/", credentials?.authorization)
+        async let router = connects(to: routerAddress)
+        async let peers = peerEvidence(status, logger: logger)
+        async let openFiles = daemonOpenFileLimit()
+        evidence.mirrorAnswers = await mirrorAnswers
+        if let limit = await openFiles { evidence.openFiles = limit }
+        evidence.ports = ["--registry-addr \(local(registryAddress))": await registry]
+        let routerAnswer = await router
+        if status.localPeer != nil { evidence.ports?["--router-addr \(local(routerAddress))"] = routerAnswer }
+        if let peers = await peers {
+            evidence.clockOffsets = peers.clockOffsets
+            evidence.ownKey = peers.ownKey
+            evidence.fetch = peers.fetch
         }
-        await examineMirrors(&evidence)
-        guard let own = status.localPeer, !status.peers.isEmpty else { return }
-        await examinePeers(&evidence, status: status, own: own.id, logger: logger)
     }
 
-    private func examineMirrors(_ evidence: inout DoctorEvidence) async {
-        var asked: Set<String> = []
+    private func mirrorAnswers(_ evidence: DoctorEvidence) async -> [String: DoctorEvidence.MirrorAnswer] {
+        var targets: [String: String?] = [:]
         let names = evidence.registries.isEmpty ? ["_default"] : evidence.registries.map(\.host)
         for entry in evidence.hosts ?? [] where names.contains(entry.name) {
-            guard let (target, authorization) = NodeFiles.firstHost(of: entry), asked.insert(target).inserted,
-                asked.count <= Self.attempts
-            else { continue }
-            evidence.mirrorAnswers[target] = await answer("\(target)/v2/", authorization)
+            guard targets.count < Self.attempts, let (target, authorization) = NodeFiles.firstHost(of: entry) else {
+                continue
+            }
+            targets[target] = .some(authorization)
+        }
+        return await withTaskGroup(of: (String, DoctorEvidence.MirrorAnswer).self) { group in
+            for (target, authorization) in targets {
+                group.addTask { (target, await answer("\(target)/v2/", authorization)) }
+            }
+            return await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
         }
     }
 
-    private func examinePeers(_ evidence: inout DoctorEvidence, status: MirrorNode.Status, own: String, logger: Logger)
-        async
-    {
+    // MARK: Peers
+
+    private struct PeerEvidence: Sendable {
+        var clockOffsets: [String: Double]
+        var ownKey: (key: String, isFound: Bool, reason: String?)?
+        var fetch: DoctorEvidence.Fetch?
+    }
+
+    /// The time for everything that needs peers.
+    private static let peerTimeout: Duration = .seconds(4)
+
+    /// - Returns: Nil when the node has no router or knows no peer.
+    private func peerEvidence(_ status: MirrorNode.Status, logger: Logger) async -> PeerEvidence? {
+        guard let own = status.localPeer?.id, !status.peers.isEmpty else { return nil }
         let addresses = status.peers.prefix(Self.attempts).compactMap { $0.addresses.first }
-        evidence.clockOffsets = await clockOffsets(of: addresses)
-        let digests = status.advertisedKeys.filter { $0.hasPrefix("sha256:") }
-        guard let key = digests.randomElement() else { return }
-        // A node without an identity that anybody keeps asks the peers, not this node.
+        let deadline = ContinuousClock.now + Self.peerTimeout
+        async let offsets = clockOffsets(of: addresses)
+        let keys = status.advertisedKeys.filter { $0.hasPrefix("sha256:") }
+        let lookup = await lookUp(keys, own: own, at: addresses, logger: logger)
+        let fetch = await fetch(own: Set(status.advertisedKeys), at: addresses, shared: lookup.shared, until: deadline)
+        return PeerEvidence(clockOffsets: await offsets, ownKey: lookup.ownKey, fetch: fetch)
+    }
+
+    private struct Lookup: Sendable {
+        var ownKey: (key: String, isFound: Bool, reason: String?)?
+        var shared: [(key: String, peer: Peer)] = []
+    }
+
+    /// Asks peers, without this node's help, who has content that this node advertises.
+    private func lookUp(_ digests: [String], own: String, at addresses: [String], logger: Logger) async -> Lookup {
+        guard let key = digests.randomElement() else { return Lookup() }
         let isLocal = addresses.allSatisfy { $0.hasPrefix("127.") || $0 == "::1" }
-        let nodes = addresses.compactMap {
-            try? NodeAddress.parse($0.contains(":") ? "[\($0)]:\(routerAddress.port)" : "\($0):\(routerAddress.port)")
-        }
+        let nodes = addresses.compactMap { try? NodeAddress.parse(Self.authority($0, routerAddress.port)) }
         let client = DHTClient(
             source: NodeList(nodes: nodes), clusterPort: routerAddress.port, isLocal: isLocal, timeout: .seconds(2),
             logger: logger)
+        let tried = [key] + digests.shuffled().prefix(Self.attempts - 1)
         do {
-            let tried = [key] + digests.shuffled().prefix(Self.attempts - 1)
-            let (isFound, shared) = try await client.joined { router in
-                var isFound = false
-                var shared: [(key: String, peer: Peer)] = []
+            return try await client.joined { router in
+                var lookup = Lookup(ownKey: (key, false, nil))
                 for candidate in tried {
                     for await peer in router.providers(for: candidate, limit: 0) {
-                        if "\(peer.id)" == own {
-                            isFound = isFound || candidate == key
-                        } else {
-                            shared.append((candidate, peer))
+                        if "\(peer.id)" != own {
+                            lookup.shared.append((candidate, peer))
+                        } else if candidate == key {
+                            lookup.ownKey?.isFound = true
                         }
                     }
                 }
-                return (isFound, shared)
+                return lookup
             }
-            evidence.ownKey = (key, isFound, nil)
-            evidence.fetch = await fetch(shared)
         } catch {
-            evidence.ownKey = (key, false, "\(error)")
+            return Lookup(ownKey: (key, false, "\(error)"))
         }
     }
 
-    /// Fetches content from a peer that this node has too: first as its mirror would, then through the mirror itself.
-    private func fetch(_ shared: [(key: String, peer: Peer)]) async -> DoctorEvidence.Fetch {
-        var last: DoctorEvidence.Fetch = .nothingShared
-        for (key, peer) in shared.prefix(Self.attempts) {
+    /// Fetches content that a peer has through this node's mirror. Best is content that this node lacks, so that the request
+    /// goes the whole way; what it lacks is known where a peer's status page can be read. Otherwise content that both
+    /// have is fetched from the peer as the mirror would.
+    private func fetch(
+        own: Set<String>, at addresses: [String], shared: [(key: String, peer: Peer)],
+        until deadline: ContinuousClock.Instant
+    ) async -> DoctorEvidence.Fetch {
+        var last = DoctorEvidence.Fetch.nothingShared
+        let mirror = "http://\(local(registryAddress))"
+        for address in addresses where ContinuousClock.now < deadline {
+            let admin = "http://\(Self.authority(address, metricsAddress.port))"
+            guard let status: MirrorNode.Status = try? await page("/debug/status", at: admin) else { continue }
+            let foreign = status.advertisedKeys.filter { $0.hasPrefix("sha256:") && !own.contains($0) }.shuffled()
+            for key in foreign.prefix(Self.attempts) where ContinuousClock.now < deadline {
+                guard let digest = try? Digest(parsing: key) else { continue }
+                do {
+                    let count = try await get(digest, from: mirror, isPeer: false)
+                    return .verified(digest: key, source: "\(address) through the mirror", bytes: count)
+                } catch {
+                    last = .failed(digest: key, reason: "\(address) has it, the mirror: \(Self.words(error))")
+                }
+            }
+        }
+        guard case .nothingShared = last else { return last }
+        for (key, peer) in shared.prefix(Self.attempts) where ContinuousClock.now < deadline {
             guard let digest = try? Digest(parsing: key), let address = peer.addresses.first else { continue }
-            let host = address.isV6 ? "[\(address)]:\(registryAddress.port)" : "\(address):\(registryAddress.port)"
+            let host = Self.authority("\(address)", registryAddress.port)
             do {
                 let count = try await get(digest, from: "http://\(host)", isPeer: true)
-                _ = try await get(digest, from: "http://\(local(registryAddress))", isPeer: false)
-                return .verified(digest: key, source: host, bytes: count)
+                _ = try await get(digest, from: mirror, isPeer: false)
+                return .verified(digest: key, source: "\(host), which this node has too", bytes: count)
             } catch {
                 last = .failed(digest: key, reason: "\(host): \(Self.words(error))")
             }
@@ -117,15 +168,19 @@ struct PeerProbe: Sendable {
         return last
     }
 
-    /// - Returns: The bytes of the content, whose digest is right.
+    private static func authority(_ address: String, _ port: UInt16) -> String {
+        address.contains(":") ? "[\(address)]:\(port)" : "\(address):\(port)"
+    }
+
+    /// - Returns: The bytes of the content, whose digest is right; a large one is not read.
     private func get(_ digest: Digest, from base: String, isPeer: Bool) async throws -> Int {
-        var request = HTTPClientRequest(url: "\(base)/v2/\(Self.repository)/blobs/\(digest)?ns=docker.io")
+        var request = HTTPClientRequest(url: "\(base)/v2/\(Self.repository)/blobs/\(digest)?ns=\(registry)")
         if isPeer { request.headers.add(name: "X-Spegel-Mirrored", value: "true") }
         if let credentials { request.headers.add(name: "Authorization", value: credentials.authorization) }
-        let response = try await HTTPClient.shared.execute(request, timeout: .seconds(2))
+        let response = try await HTTPClient.shared.execute(request, timeout: Self.timeout)
         guard response.status == .ok else { throw DoctorProbeError("status \(response.status.code)") }
         let length = response.headers.first(name: "Content-Length").flatMap { Int($0) } ?? 0
-        guard length <= Self.fetchLimit else { return length }
+        guard length <= Self.fetchLimit else { throw DoctorProbeError("\(length) bytes are too many to try") }
         let body = try await response.body.collect(upTo: Self.fetchLimit)
         guard Digest.hash(of: body.readableBytesView) == digest else {
             throw DoctorProbeError("the bytes do not match the digest")
@@ -134,18 +189,20 @@ struct PeerProbe: Sendable {
     }
 
     private func clockOffsets(of addresses: [String]) async -> [String: Double] {
-        var offsets: [String: Double] = [:]
-        for address in addresses {
-            let host =
-                address.contains(":") ? "[\(address)]:\(registryAddress.port)" : "\(address):\(registryAddress.port)"
-            guard
-                let response = try? await HTTPClient.shared.execute(
-                    HTTPClientRequest(url: "http://\(host)/v2/"), timeout: Self.timeout),
-                let text = response.headers.first(name: "Date"), let date = Self.httpDate(text)
-            else { continue }
-            offsets[address] = date.timeIntervalSinceNow
+        await withTaskGroup(of: (String, Double)?.self) { group in
+            for address in addresses {
+                group.addTask {
+                    let url = "http://\(Self.authority(address, registryAddress.port))/v2/"
+                    let response = try? await HTTPClient.shared.execute(
+                        HTTPClientRequest(url: url), timeout: Self.timeout)
+                    let date = response?.headers.first(name: "Date").flatMap { Self.httpDate($0) }
+                    return date.map { (address, $0.timeIntervalSinceNow) }
+                }
+            }
+            return await group.reduce(into: [:]) { offsets, offset in
+                if let offset { offsets[offset.0] = offset.1 }
+            }
         }
-        return offsets
     }
 
     private static func httpDate(_ text: String) -> Date? {
@@ -162,9 +219,20 @@ struct PeerProbe: Sendable {
     /// The last requests of the daemon's registry.
     func requests() async throws -> [RequestLog.Entry] { try await page("/debug/requests") }
 
-    private func page<Document: Decodable>(_ path: String) async throws -> Document {
+    /// The limit of the daemon's process, which counts more than that of this one; nil when it does not say.
+    private func daemonOpenFileLimit() async -> UInt64? {
+        let request = HTTPClientRequest(url: "http://\(local(metricsAddress))/metrics")
+        guard let response = try? await HTTPClient.shared.execute(request, timeout: Self.timeout),
+            let body = try? await response.body.collect(upTo: 4 << 20)
+        else { return nil }
+        let line = String(buffer: body).split(separator: "\n").first { $0.hasPrefix("process_max_fds ") }
+        return line?.split(separator: " ").last.flatMap { Double($0) }.flatMap { UInt64(exactly: $0) }
+    }
+
+    /// A page of an admin server, by default this node's.
+    private func page<Document: Decodable>(_ path: String, at base: String? = nil) async throws -> Document {
         let response = try await HTTPClient.shared.execute(
-            HTTPClientRequest(url: "http://\(local(metricsAddress))\(path)"), timeout: Self.timeout)
+            HTTPClientRequest(url: "\(base ?? "http://\(local(metricsAddress))")\(path)"), timeout: Self.timeout)
         guard response.status == .ok else { throw DoctorProbeError("\(path): status \(response.status.code)") }
         let body = try await response.body.collect(upTo: 4 << 20)
         return try JSONDecoder().decode(Document.self, from: Data(body.readableBytesView))
@@ -199,7 +267,8 @@ struct PeerProbe: Sendable {
         return ListenAddress(host: host == "0.0.0.0" ? "127.0.0.1" : host == "::" ? "::1" : host, port: address.port)
     }
 
-    private static func words(_ error: any Error) -> String {
+    /// An error in a few words.
+    static func words(_ error: any Error) -> String {
         switch error {
         case let error as IOError: String(cString: strerror(error.errnoCode))
         case let error as NIOConnectionError:

@@ -23,9 +23,9 @@ import Testing
         }
     }
 
-    private static func doctor(_ options: [String: String], prefix: [String] = []) async throws -> Report {
+    private static func doctor(_ options: [String: String]) async throws -> Report {
         let arguments = options.sorted { $0.key < $1.key }.flatMap { ["--\($0.key)", $0.value] }
-        let result = try await Command.run(prefix + [try Project.program(), "doctor", "--format", "json"] + arguments)
+        let result = try await Command.run([try Project.program(), "doctor", "--format", "json"] + arguments)
         do {
             return try JSONDecoder().decode(Report.self, from: Data(result.output.utf8))
         } catch {
@@ -87,14 +87,24 @@ import Testing
             #expect(healthy[check]?.result == "ok", "\(check)")
         }
 
+        // A peer gets what this node lacks: it comes from there, through the mirror.
+        try await upstream.push(TestImages.shared, of: layout, to: "acme/second:v2")
+        try await third.pull("\(upstream.host)/acme/second:v2", from: upstream)
+        let foreign = try layout.digest(of: TestImages.shared)
+        try await third.untilNamed([foreign], at: third)
+        _ = try await node.daemon.process.until("the whole way being tried") { () -> Bool? in
+            let finding = try await Self.doctor(options)["peer-content"]
+            return finding?.result == "ok" && finding?.evidence.contains("through the mirror") == true ? true : nil
+        }
+
         /// One option changed, or something on disk, and back.
         func expect(
-            _ check: String, _ fix: String, _ changed: [String: String] = [:], prefix: [String] = [],
+            _ check: String, _ fix: String, _ changed: [String: String] = [:],
             seed: () async throws -> Void = {},
             mend: () async throws -> Void = {}
         ) async throws {
             try await seed()
-            let bad = try await Self.doctor(options.merging(changed) { $1 }, prefix: prefix)
+            let bad = try await Self.doctor(options.merging(changed) { $1 })
             #expect(["failure", "warning"].contains(bad[check]?.result), "\(check): \(bad.findings)")
             #expect(bad[check]?.fix?.contains(fix) == true, "\(check): \(String(describing: bad[check]))")
             try await mend()
@@ -165,7 +175,11 @@ import Testing
         try await expect("daemon", "spegel registry", ["metrics-addr": "\(dead):9090"])
         try await expect("ports", "--router-addr", ["router-addr": "\(dead):5001"])
         try await expect("bootstrap", "--dns-bootstrap-domain", ["dns-bootstrap-domain": "no-such-name.invalid"])
-        try await expect("open-files", "LimitNOFILE", prefix: ["prlimit", "--nofile=1024:1024"])
+        func limit(_ number: Int) async throws {
+            try await Command.check("prlimit", "--pid", "\(node.daemon.process.pid)", "--nofile=\(number):")
+        }
+        try await expect(
+            "open-files", "LimitNOFILE", seed: { try await limit(1024) }, mend: { try await limit(8192) })
         try await expect("data-directory", "mkdir", ["data-dir": "/nonexistent/data"])
         try await expect(
             "data-directory", "chmod 0600",
