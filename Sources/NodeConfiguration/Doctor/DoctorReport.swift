@@ -154,6 +154,28 @@ package struct DoctorEvidence: Sendable {
     package var keyFileMode: UInt32?
 
     package init() {}
+
+    /// Takes over what another look found out about containerd and this machine's files.
+    package mutating func merge(containerdAndFiles other: DoctorEvidence) {
+        socket = other.socket
+        namespaces = other.namespaces
+        images = other.images
+        contentPath = other.contentPath
+        contentRoot = other.contentRoot
+        contentAccess = other.contentAccess
+        ingestAccess = other.ingestAccess
+        configuration = other.configuration
+        runtimeConfigPath = other.runtimeConfigPath
+        runtimeDiscardsLayers = other.runtimeDiscardsLayers
+        criPlugin = other.criPlugin
+        registryDirectoryAccess = other.registryDirectoryAccess
+        hosts = other.hosts
+        openFiles = other.openFiles
+        inotifyWatches = other.inotifyWatches
+        inotifyInstances = other.inotifyInstances
+        dataDirectoryAccess = other.dataDirectoryAccess
+        keyFileMode = other.keyFileMode
+    }
 }
 
 /// Why something could not be asked.

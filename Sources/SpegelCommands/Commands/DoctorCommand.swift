@@ -86,16 +86,9 @@ struct DoctorCommand: AsyncParsableCommand {
         }
     }
 
-    private func examine() async throws -> DoctorReport {
-        var evidence = DoctorEvidence()
-        evidence.usesContainerd = store == .containerd
-        evidence.containerdSocketPath = containerdSock
-        evidence.namespace = containerdNamespace
-        evidence.configurationFile = containerdConfigFile
-        evidence.registryDirectory = containerdRegistryConfigPath
-        evidence.registries = mirroredRegistries.filter { $0 != .wildcard }
-        evidence.authorization = try credentials()?.authorization
-        evidence.dataDirectory = dataDir
+    /// What containerd and this node's files say.
+    private func nodeEvidence(_ start: DoctorEvidence) async -> DoctorEvidence {
+        var evidence = start
         if evidence.usesContainerd {
             await ContainerdProbe.examine(&evidence)
             // The default path is left to containerd, which knows where it really is.
@@ -106,15 +99,47 @@ struct DoctorCommand: AsyncParsableCommand {
             evidence.ingestAccess = NodeFiles.access(evidence.contentPath + "/ingest")
         }
         NodeFiles.examine(&evidence)
-        if let name = dnsBootstrapDomain {
-            evidence.bootstrapName = name
+        return evidence
+    }
+
+    /// The time for resolving the bootstrap name; the system's resolver tries longer.
+    private static let resolverTimeout: Duration = .seconds(3)
+
+    private func bootstrapAddresses() async -> Result<[String], DoctorProbeError>? {
+        guard let name = dnsBootstrapDomain else { return nil }
+        let answer = await BoundedWait.answer(within: Self.resolverTimeout) {
             do {
-                evidence.bootstrapAddresses = .success(try await NameResolver.addresses(of: name).map { "\($0)" })
+                return Result<[String], DoctorProbeError>.success(
+                    try await NameResolver.addresses(of: name).map { "\($0)" })
             } catch {
-                evidence.bootstrapAddresses = .failure(DoctorProbeError("\(error)"))
+                return .failure(DoctorProbeError("\(error)"))
             }
         }
+        return answer ?? .failure(DoctorProbeError("no answer within \(Self.resolverTimeout)"))
+    }
+
+    private func examine() async throws -> DoctorReport {
+        var evidence = DoctorEvidence()
+        evidence.usesContainerd = store == .containerd
+        evidence.containerdSocketPath = containerdSock
+        evidence.namespace = containerdNamespace
+        evidence.configurationFile = containerdConfigFile
+        evidence.registryDirectory = containerdRegistryConfigPath
+        evidence.registries = mirroredRegistries.filter { $0 != .wildcard }
+        evidence.authorization = try credentials()?.authorization
+        evidence.dataDirectory = dataDir
+        evidence.hosts = NodeFiles.hosts(in: containerdRegistryConfigPath)
+        // Three things that may each take as long as something does not answer.
+        let start = evidence
+        async let node = nodeEvidence(start)
+        async let addresses = bootstrapAddresses()
         await (try probe()).examine(&evidence, logger: .quiet(global.logLevel))
+        let openFiles = evidence.openFiles
+        evidence.merge(containerdAndFiles: await node)
+        // The daemon's own limit counts where it is known.
+        if let openFiles { evidence.openFiles = openFiles }
+        evidence.bootstrapName = dnsBootstrapDomain
+        evidence.bootstrapAddresses = await addresses
         return DoctorReport(evidence)
     }
 }

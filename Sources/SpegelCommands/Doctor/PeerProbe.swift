@@ -83,7 +83,7 @@ struct PeerProbe: Sendable {
     }
 
     /// The time for everything that needs peers.
-    private static let peerTimeout: Duration = .seconds(4)
+    private static let peerTimeout: Duration = .milliseconds(2500)
 
     /// - Returns: Nil when the node has no router or knows no peer.
     private func peerEvidence(_ status: MirrorNode.Status, logger: Logger) async -> PeerEvidence? {
@@ -91,11 +91,16 @@ struct PeerProbe: Sendable {
         let addresses = status.peers.prefix(Self.attempts).compactMap { $0.addresses.first }
         let deadline = ContinuousClock.now + Self.peerTimeout
         async let offsets = clockOffsets(of: addresses)
-        let keys = status.advertisedKeys.filter { $0.hasPrefix("sha256:") }
-        let lookup = await lookUp(keys, own: own, at: addresses, logger: logger)
-        let fetch = await fetch(own: Set(status.advertisedKeys), at: addresses, shared: lookup.shared, until: deadline)
+        async let foreign = fetchForeign(own: Set(status.advertisedKeys), at: addresses, until: deadline)
+        let lookup = await lookUp(
+            status.advertisedKeys.filter { $0.hasPrefix("sha256:") }, own: own, at: addresses, logger: logger)
+        var fetch = await foreign
+        if case .nothingShared = fetch { fetch = await fetchShared(lookup.shared, until: deadline) }
         return PeerEvidence(clockOffsets: await offsets, ownKey: lookup.ownKey, fetch: fetch)
     }
+
+    /// The time for asking the cluster's DHT.
+    private static let lookupTimeout: Duration = .seconds(2)
 
     private struct Lookup: Sendable {
         var ownKey: (key: String, isFound: Bool, reason: String?)?
@@ -108,34 +113,37 @@ struct PeerProbe: Sendable {
         let isLocal = addresses.allSatisfy { $0.hasPrefix("127.") || $0 == "::1" }
         let nodes = addresses.compactMap { try? NodeAddress.parse(Self.authority($0, routerAddress.port)) }
         let client = DHTClient(
-            source: NodeList(nodes: nodes), clusterPort: routerAddress.port, isLocal: isLocal, timeout: .seconds(2),
+            source: NodeList(nodes: nodes), clusterPort: routerAddress.port, isLocal: isLocal,
+            timeout: Self.lookupTimeout,
             logger: logger)
         let tried = [key] + digests.shuffled().prefix(Self.attempts - 1)
-        do {
-            return try await client.joined { router in
-                var lookup = Lookup(ownKey: (key, false, nil))
-                for candidate in tried {
-                    for await peer in router.providers(for: candidate, limit: 0) {
-                        if "\(peer.id)" != own {
-                            lookup.shared.append((candidate, peer))
-                        } else if candidate == key {
-                            lookup.ownKey?.isFound = true
+        // Finding out why a peer does not answer takes longer than the answer is worth here.
+        let lookup = await BoundedWait.answer(within: Self.lookupTimeout + .milliseconds(200)) {
+            do {
+                return try await client.joined { router in
+                    var lookup = Lookup(ownKey: (key, false, nil))
+                    for candidate in tried {
+                        for await peer in router.providers(for: candidate, limit: 0) {
+                            if "\(peer.id)" != own {
+                                lookup.shared.append((candidate, peer))
+                            } else if candidate == key {
+                                lookup.ownKey?.isFound = true
+                            }
                         }
                     }
+                    return lookup
                 }
-                return lookup
+            } catch {
+                return Lookup(ownKey: (key, false, "\(error)"))
             }
-        } catch {
-            return Lookup(ownKey: (key, false, "\(error)"))
         }
+        return lookup ?? Lookup(ownKey: (key, false, "no peer answered within \(Self.lookupTimeout)"))
     }
 
-    /// Fetches content that a peer has through this node's mirror. Best is content that this node lacks, so that the request
-    /// goes the whole way; what it lacks is known where a peer's status page can be read. Otherwise content that both
-    /// have is fetched from the peer as the mirror would.
-    private func fetch(
-        own: Set<String>, at addresses: [String], shared: [(key: String, peer: Peer)],
-        until deadline: ContinuousClock.Instant
+    /// Fetches content that a peer has and this node lacks through this node's mirror, so that the request goes the whole
+    /// way. What it lacks is known where a peer's status page can be read.
+    private func fetchForeign(
+        own: Set<String>, at addresses: [String], until deadline: ContinuousClock.Instant
     ) async -> DoctorEvidence.Fetch {
         var last = DoctorEvidence.Fetch.nothingShared
         let mirror = "http://\(local(registryAddress))"
@@ -153,13 +161,20 @@ struct PeerProbe: Sendable {
                 }
             }
         }
-        guard case .nothingShared = last else { return last }
+        return last
+    }
+
+    /// Fetches content that this node has too from a peer, as the mirror would, and from this node.
+    private func fetchShared(
+        _ shared: [(key: String, peer: Peer)], until deadline: ContinuousClock.Instant
+    ) async -> DoctorEvidence.Fetch {
+        var last = DoctorEvidence.Fetch.nothingShared
         for (key, peer) in shared.prefix(Self.attempts) where ContinuousClock.now < deadline {
             guard let digest = try? Digest(parsing: key), let address = peer.addresses.first else { continue }
             let host = Self.authority("\(address)", registryAddress.port)
             do {
                 let count = try await get(digest, from: "http://\(host)", isPeer: true)
-                _ = try await get(digest, from: mirror, isPeer: false)
+                _ = try await get(digest, from: "http://\(local(registryAddress))", isPeer: false)
                 return .verified(digest: key, source: "\(host), which this node has too", bytes: count)
             } catch {
                 last = .failed(digest: key, reason: "\(host): \(Self.words(error))")
