@@ -20,6 +20,15 @@ public enum Program {
     ///   - arguments: The arguments without the program's name.
     ///   - environment: The process's environment, which gives the options that are not among the arguments.
     public static func run(arguments: [String], environment: [String: String]) async -> Int32 {
+        let status = await start(arguments: arguments, environment: environment)
+        LogQueue.standardError.flush(atMost: flushTimeout)
+        return status
+    }
+
+    /// How long the last log lines may take to be written, in seconds.
+    private static let flushTimeout = 2.0
+
+    private static func start(arguments: [String], environment: [String: String]) async -> Int32 {
         // A client or a log reader that goes away is an error of that write, not the end of the process.
         signal(SIGPIPE, SIG_IGN)
         let normalized = ArgumentNormalizer(catalogue: .spegel).normalize(arguments, environment: environment)
@@ -87,6 +96,7 @@ public enum Program {
 
     /// Writes one line to standard error.
     static func printError(_ line: String) {
+        LogQueue.standardError.flush(atMost: flushTimeout)
         FileDescriptorSink(descriptor: 2).write(line: Array((line + "\n").utf8))
     }
 }

@@ -23,7 +23,8 @@ import Testing
     }
 
     @Test(arguments: [
-        "", "bytes", "bytes=", "=0-1", "bytes=-", "bytes=--1", "bytes=1", "bytes=a-b", "bytes=0x1-2", "bytes=2-1",
+        "", "bytes", "bytes=", "bytes=,", "=0-1", "bytes=-", "bytes=--1", "bytes=1", "bytes=a-b", "bytes=0x1-2",
+        "bytes=2-1",
         "bytes=1-2-3",
         "bytes=+1-2", "bytes=1 -2", "bytes= ", "bytes=1.0-2", "bytes=٣-٤", "bytes=1-2\u{0}", "bytes 0-1", "bytes:0-1",
     ])
@@ -34,12 +35,18 @@ import Testing
         }
     }
 
-    @Test(arguments: ["bytes=0-1,2-3", "bytes=0-1, 5-", "bytes=0-1,", "bytes=,", "bytes=-1,-2,-3"])
+    @Test(arguments: ["bytes=0-1,2-3", "bytes=0-1, 5-", "bytes=,0-1,,2-3", "bytes=-1,-2,-3"])
     func rejectsSeveral(header: String) {
         #expect { try ByteRange.parse(header) } throws: { error in
             guard case ByteRangeError.multiple = error else { return false }
             return (error as? ByteRangeError)?.distributionError.httpStatus == 400
         }
+    }
+
+    /// Empty elements of a list do not count (RFC 9110 §5.6.1.2).
+    @Test(arguments: ["bytes=0-9,", "bytes=,0-9", "bytes= , 0-9 ,,"])
+    func oneRangeAmongEmptyElements(header: String) throws {
+        #expect(try ByteRange.parse(header) == .bounded(first: 0, last: 9))
     }
 
     /// Against a list of the bytes that each form selects.

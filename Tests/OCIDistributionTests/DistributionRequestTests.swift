@@ -72,7 +72,8 @@ import Testing
         arguments: [
             // Not of this API.
             ("", .unsupported, 404), ("/", .unsupported, 404), ("v2", .unsupported, 404), ("/v1/", .unsupported, 404),
-            ("/v22/", .unsupported, 404), ("/v2/_catalog", .unsupported, 404), ("/v2/a/tags/list", .unsupported, 404),
+            ("/v22/", .unsupported, 404), ("/v2/_catalog", .unsupported, 404), ("/v2/a/tags/list?n=x", .nameInvalid, 400),
+            ("/v2/a/tags/lists?ns=x.y", .unsupported, 404),
             ("/v2/a/referrers/\(digest)", .unsupported, 404), ("/v2/a/blobs/uploads/", .unsupported, 404),
             ("/v2/a", .unsupported, 404), ("/v2/manifests/x", .unsupported, 404),
             ("/v2/a/manifests/", .unsupported, 404),
@@ -194,5 +195,32 @@ import Testing
             }
         }
         #expect(valid > 100)
+    }
+
+    /// Docker Hub's other names, upper case and HTTPS's own port are one registry; a registry that is said twice is said once.
+    @Test(arguments: [
+        ("/v2/library/a/manifests/1?ns=index.docker.io", "docker.io", "library/a"),
+        ("/v2/library/a/manifests/1?ns=registry-1.docker.io", "docker.io", "library/a"),
+        ("/v2/library/a/manifests/1?ns=Docker.IO", "docker.io", "library/a"),
+        ("/v2/a/b/manifests/1?ns=ghcr.io:443", "ghcr.io", "a/b"),
+        ("/v2/a/b/manifests/1?ns=ghcr.io:4430", "ghcr.io:4430", "a/b"),
+        ("/v2/GHCR.io/a/b/manifests/1", "ghcr.io", "a/b"),
+        ("/v2/docker.io/library/a/manifests/1?ns=docker.io", "docker.io", "library/a"),
+        ("/v2/registry-1.docker.io/library/a/manifests/1?ns=docker.io", "docker.io", "library/a"),
+        ("/v2/ghcr.io/a/manifests/1?ns=docker.io", "docker.io", "ghcr.io/a"),
+    ])
+    func registriesHaveOneSpelling(uri: String, registry: String, repository: String) throws {
+        let request = try DistributionRequest(parsing: uri)
+        #expect(request.registry == registry)
+        #expect(request.repository == repository)
+    }
+
+    @Test func listsOfTags() throws {
+        let first = try DistributionRequest(parsing: "/v2/library/a/tags/list?ns=docker.io")
+        #expect(first.kind == .tags(repository: "library/a", TagPage()))
+        let next = try DistributionRequest(parsing: "/v2/library/a/tags/list?n=2&last=1.0&ns=docker.io")
+        #expect(next.kind == .tags(repository: "library/a", TagPage(count: 2, last: "1.0")))
+        #expect(TagPage(count: 1 << 40).count == TagPage.limit)
+        #expect(throws: DistributionError.self) { try DistributionRequest(parsing: "/v2/a/tags/list?ns=x.y&n=x") }
     }
 }

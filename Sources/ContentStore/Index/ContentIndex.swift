@@ -32,8 +32,6 @@ package struct ContentIndex: Sendable {
     private var freeNodes: [UInt32] = []
     private var ids: [Digest: UInt32] = [:]
     private var targets: [Reference: Descriptor] = [:]
-    /// The names that have a tag and a digest, by the name with the tag only.
-    private var pinned: [Reference: [Reference]] = [:]
     private var sources = SourceTable()
 
     /// How much content is present.
@@ -67,14 +65,7 @@ package struct ContentIndex: Sendable {
     /// Finds what a reference names; see ``ContentStore/resolve(_:)``.
     package func resolve(_ reference: Reference) -> Descriptor? {
         if let digest = reference.digest { return info(digest)?.descriptor }
-        return (targets[reference] ?? pinnedTarget(reference)).map(truth)
-    }
-
-    /// The target of a tag that is in the store only together with digests: one that is present, if any is.
-    private func pinnedTarget(_ reference: Reference) -> Descriptor? {
-        guard let names = pinned[reference] else { return nil }
-        let candidates = names.sorted { $0.description < $1.description }.compactMap { targets[$0] }
-        return candidates.first { info($0.digest) != nil } ?? candidates.first
+        return targets[reference].map(truth)
     }
 
     /// The target as its content says it is, when that is present; a name's own idea of it otherwise.
@@ -230,7 +221,6 @@ package struct ContentIndex: Sendable {
             if let old { unname(old.digest, reference, changed: &changed) }
         }
         targets[reference] = image.target
-        if old == nil, let tagged = reference.withoutDigest { pinned[tagged, default: []].append(reference) }
         // The content's sources are told first, so that whoever hears of the image knows all about its content.
         announce(changed, events: &events)
         events.append(.imageSet(StoredImage(reference: reference, target: truth(image.target))))
@@ -239,10 +229,6 @@ package struct ContentIndex: Sendable {
     /// Removes a name.
     package mutating func removeImage(_ reference: Reference, events: inout [ContentEvent]) {
         guard let old = targets.removeValue(forKey: reference) else { return }
-        if let tagged = reference.withoutDigest {
-            pinned[tagged]?.removeAll { $0 == reference }
-            if pinned[tagged]?.isEmpty ?? false { pinned[tagged] = nil }
-        }
         var changed: Set<UInt32> = []
         unname(old.digest, reference, changed: &changed)
         events.append(.imageRemoved(reference))
@@ -377,17 +363,5 @@ package struct ContentIndex: Sendable {
         nodes[Int(id)] = nil
         ids[node.digest] = nil
         freeNodes.append(id)
-    }
-}
-
-extension Reference {
-    /// The name with the tag only, of a name with tag and digest; `nil` of every other.
-    fileprivate var withoutDigest: Reference? {
-        guard digest != nil, let tag else { return nil }
-        do throws(ReferenceError) {
-            return try Reference(registry: registry, repository: repository, tag: tag)
-        } catch {
-            return nil
-        }
     }
 }

@@ -16,8 +16,8 @@ public protocol ContentStore: Sendable {
     /// Finds what a reference names.
     ///
     /// A reference with a digest resolves to that digest when the content is present. A reference with only a tag
-    /// resolves to the tag's target, even when the target's content is not (or no longer) present; a tag that the store
-    /// has only together with a digest (`repository:tag@digest`) counts too.
+    /// resolves to the tag's target, even when the target's content is not (or no longer) present. A name with a digest
+    /// (`repository:tag@digest`) says nothing about where the tag leads.
     ///
     /// - Returns: the target, or `nil` when the name is unknown.
     /// - Throws: ``ContentStoreError`` when the backend cannot answer.

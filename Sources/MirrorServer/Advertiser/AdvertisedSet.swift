@@ -11,8 +11,6 @@ struct AdvertisedSet: Sendable {
     private var contents: [Digest: ContentInfo] = [:]
     /// Tags by the digest of their target, so that they follow its content.
     private var tags: [Digest: Set<Reference>] = [:]
-    /// The references behind a tag's key: the same tag may be in the store with a digest and without.
-    private var references: [String: Set<Reference>] = [:]
     /// The keys to be advertised, with what they count as.
     private(set) var keys: [String: Key] = [:]
     /// Keys that were added or removed since ``takeChanges()``: added if they are in ``keys``.
@@ -115,22 +113,12 @@ struct AdvertisedSet: Sendable {
         put(key, Key(registry: registry, isTag: false, isImage: !names.isEmpty))
     }
 
-    /// A tag's key is advertised while the content that the store resolves it to is present: the target of the plain name,
-    /// or, without one, that of a reference that has a digest, too.
+    /// A tag's key is advertised while the content of its target is present. A name that has a digest as well is no tag: the
+    /// tag may lead elsewhere by now.
     private mutating func refreshTag(_ reference: Reference) {
-        guard let key = reference.taggedName else { return }
-        if images[reference] != nil, filter.allows(reference) {
-            references[key, default: []].insert(reference)
-        } else {
-            references[key]?.remove(reference)
-        }
-        guard let names = references[key], !names.isEmpty else {
-            references[key] = nil
-            return put(key, nil)
-        }
-        let plain = names.first { $0.digest == nil }
-        let isPresent = plain.map(hasTarget) ?? names.contains(where: hasTarget)
-        put(key, isPresent ? Key(registry: reference.registry, isTag: true, isImage: true) : nil)
+        guard reference.digest == nil, let key = reference.taggedName else { return }
+        let isAdvertised = filter.allows(reference) && hasTarget(reference)
+        put(key, isAdvertised ? Key(registry: reference.registry, isTag: true, isImage: true) : nil)
     }
 
     private func hasTarget(_ reference: Reference) -> Bool {

@@ -68,6 +68,9 @@ final class RegistryResponder: RequestResponder {
         case .manifest:
             exchange.begin(handler: "manifest")
             serve(Lookup(responder: self, request: request, exchange: exchange, range: nil))
+        case .tags(let repository, let page):
+            exchange.begin(handler: "tags")
+            listTags(of: repository, registry: request.registry ?? "", page: page, exchange)
         case .blob:
             exchange.begin(handler: "blob")
             do {
@@ -198,6 +201,53 @@ final class RegistryResponder: RequestResponder {
         exchange.onEnd { task.cancel() }
     }
 
+    /// Lists the tags of a repository that this node's store has; what other nodes have is not known by name.
+    private func listTags(of repository: String, registry: String, page: TagPage, _ exchange: HTTPExchange) {
+        let (store, filter, logger) = (self.store, self.filter, self.logger)
+        let task = Task {
+            let images: [StoredImage]
+            do {
+                images = try await store.images()
+            } catch {
+                logger.warning(
+                    "the store failed", metadata: ["path": "\(exchange.request.target)", "error": "\(error)"])
+                images = []
+            }
+            let tags = images.compactMap { image -> String? in
+                let reference = image.reference
+                guard reference.registry == registry, reference.repository == repository, reference.digest == nil,
+                    filter.allows(reference)
+                else { return nil }
+                return reference.tag
+            }.sorted()
+            exchange.eventLoop.execute {
+                guard exchange.isOpen else { return }
+                guard !tags.isEmpty else {
+                    return self.fail(
+                        exchange,
+                        DistributionError(.nameUnknown, message: "no tag of \(registry)/\(repository) is here"))
+                }
+                self.send(tags, of: repository, registry: registry, page: page, exchange)
+            }
+        }
+        exchange.onEnd { task.cancel() }
+    }
+
+    private func send(
+        _ tags: [String], of repository: String, registry: String, page: TagPage, _ exchange: HTTPExchange
+    ) {
+        let rest = page.last.map { last in tags.drop { $0 <= last } } ?? tags[...]
+        let part = Array(rest.prefix(page.count))
+        var body: [UInt8] = []
+        JSONValue.object(["name": .string(repository), "tags": .array(part.map { .string($0) })]).write(to: &body)
+        var head = ResponseHead(.ok, contentLength: Int64(body.count), contentType: "application/json")
+        if part.count < rest.count, let last = part.last {
+            let next = "/v2/\(repository)/tags/list?ns=\(registry)&n=\(page.count)&last=\(last)"
+            head.fields.append(("Link", "<\(next)>; rel=\"next\""))
+        }
+        exchange.send(head, body: ByteBuffer(bytes: body))
+    }
+
     private func miss(_ lookup: Lookup) {
         let head = lookup.exchange.request
         guard let missHandler, head.fields["x-spegel-mirrored"]?.lowercased() != "true" else {
@@ -215,8 +265,9 @@ final class RegistryResponder: RequestResponder {
     private func send(_ content: OpenContent, for lookup: Lookup) {
         let info = content.info
         let exchange = lookup.exchange
-        guard (info.mediaType.isManifest || info.mediaType.isDockerSchema1) == lookup.isManifest else {
-            return fail(lookup, lookup.isManifest ? "\(info.digest) is no manifest" : "\(info.digest) is a manifest")
+        // A blob is bytes, whatever they look like: artifacts carry manifests as layers.
+        guard !lookup.isManifest || info.mediaType.isManifest || info.mediaType.isDockerSchema1 else {
+            return fail(lookup, "\(info.digest) is no manifest")
         }
         var head = ResponseHead(.ok, contentLength: info.size)
         head.contentType = lookup.isManifest ? info.mediaType.rawValue : "application/octet-stream"

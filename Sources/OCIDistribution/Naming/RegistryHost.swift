@@ -6,6 +6,14 @@ enum RegistryHost {
         component.contains { $0 == 0x2E || $0 == 0x3A } || component.elementsEqual("localhost".utf8)
     }
 
+    /// The one spelling of a registry's host that names are kept under: lower case, without the port of HTTPS, and
+    /// `docker.io` for the names under which Docker Hub is reached.
+    static func canonical(_ host: String) -> String {
+        var host = host.lowercased()
+        if host.hasSuffix(":443") { host.removeLast(4) }
+        return host == "index.docker.io" || host == "registry-1.docker.io" ? "docker.io" : host
+    }
+
     /// What is wrong with a host, nil when nothing is.
     static func fault(_ bytes: UnsafeBufferPointer<UInt8>) -> StaticString? {
         guard let first = bytes.first else { return "the registry is empty" }

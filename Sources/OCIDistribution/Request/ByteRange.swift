@@ -25,8 +25,14 @@ public enum ByteRange: Sendable, Hashable {
         guard !unit.isEmpty else { throw .malformed(input: excerpt(header)) }
         // Units are case-insensitive.
         guard unit.count == 5, zip(unit, "bytes".utf8).allSatisfy({ $0 | 0x20 == $1 }) else { return nil }
-        let set = trimmed(header[(equals + 1)...])
-        if set.contains(0x2C) { throw .multiple(input: excerpt(header)) }
+        // Empty elements of a list do not count (RFC 9110 §5.6.1.2).
+        var set = header[header.count...]
+        for element in header[(equals + 1)...].split(separator: 0x2C) {
+            let range = trimmed(element)
+            if range.isEmpty { continue }
+            guard set.isEmpty else { throw .multiple(input: excerpt(header)) }
+            set = range
+        }
         guard let dash = set.firstIndex(of: 0x2D) else { throw .malformed(input: excerpt(header)) }
         let before = set[..<dash]
         let after = set[(dash + 1)...]

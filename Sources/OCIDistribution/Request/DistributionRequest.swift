@@ -1,5 +1,5 @@
 /// A read of a registry (OCI distribution specification, "Pull"), as it stands in the target of an HTTP request:
-/// `/v2/<name>/manifests/<tag or digest>` or `/v2/<name>/blobs/<digest>`, with `?ns=<registry>` as containerd sends it to
+/// `/v2/<name>/manifests/<tag or digest>`, `/v2/<name>/blobs/<digest>` or `/v2/<name>/tags/list`, with `?ns=<registry>` as containerd sends it to
 /// mirrors.
 public struct DistributionRequest: Sendable, Hashable {
     /// What is read.
@@ -10,6 +10,8 @@ public struct DistributionRequest: Sendable, Hashable {
         case manifest(repository: String, ManifestReference)
         /// A layer, a config or any other content.
         case blob(repository: String, Digest)
+        /// The tags of a repository.
+        case tags(repository: String, TagPage)
     }
 
     /// How requests are understood.
@@ -37,7 +39,7 @@ public struct DistributionRequest: Sendable, Hashable {
     public var repository: String? {
         switch kind {
         case .base: nil
-        case .manifest(let repository, _), .blob(let repository, _): repository
+        case .manifest(let repository, _), .blob(let repository, _), .tags(let repository, _): repository
         }
     }
 
@@ -63,7 +65,8 @@ public struct DistributionRequest: Sendable, Hashable {
     /// The key by which peers look the content up: the digest, or `registry/repository:tag`.
     public var lookupKey: String? { digest?.description ?? reference?.taggedName }
 
-    /// The target of the HTTP request: path and, where there is a registry, the `ns` query.
+    /// The target of the HTTP request: path and, where there is a registry, the `ns` query; without the page of a list of
+    /// tags.
     ///
     /// Whatever the parts hold, the target is a single token of printable ASCII.
     public var uri: String {
@@ -78,6 +81,9 @@ public struct DistributionRequest: Sendable, Hashable {
             PercentEncoding.append(repository, allowing: "/", to: &bytes)
             bytes += "/blobs/".utf8
             bytes += digest.description.utf8
+        case .tags(let repository, _):
+            PercentEncoding.append(repository, allowing: "/", to: &bytes)
+            bytes += "/tags/list".utf8
         }
         if let registry {
             bytes += "?ns=".utf8

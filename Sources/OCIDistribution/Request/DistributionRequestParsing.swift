@@ -5,7 +5,9 @@ extension DistributionRequest {
     /// Parses the target of an HTTP request, in origin form (`/v2/…`) or absolute form (`http://host/v2/…`).
     ///
     /// The registry is the `ns` query if there is one; else the first component of the name if it can only be a host
-    /// (it has a dot or a colon, or is `localhost`) and more follows; else the default of `options`. An empty `ns` counts
+    /// (it has a dot or a colon, or is `localhost`) and more follows; else the default of `options`. A first component that
+    /// is the registry of `ns` again, as clients with a path in their mirror's URL send it, is left out. Hosts are brought
+    /// into one spelling: lower case, without `:443`, `docker.io` for Docker Hub's other names. An empty `ns` counts
     /// as absent, a repeated one is an error, other query items are ignored. For ``Kind/base`` the query is ignored.
     ///
     /// - Throws: ``DistributionError`` with the status to answer with: 404 for paths that are not of this API, 414 for a
@@ -79,6 +81,15 @@ extension DistributionRequest {
             let start = path[..<end].lastIndex(of: 0x2F), start > 3
         else { throw Self.notFound(path) }
         let name = UnsafeBufferPointer(rebasing: path[4..<start])
+        if path[(start + 1)...].elementsEqual("tags/list".utf8) {
+            let (registry, repository) = try Self.resolve(name, query: query, options: options)
+            guard registry != nil else {
+                throw DistributionError(
+                    .nameInvalid, message: "ns is required for tags: no registry is given for \(excerpt(path))")
+            }
+            self.init(kind: .tags(repository: repository, try TagPage(query)), registry: registry)
+            return
+        }
         let reference = UnsafeBufferPointer(rebasing: path[(end + 1)...])
         let isManifest = path[(start + 1)..<end].elementsEqual("manifests".utf8)
         guard isManifest || path[(start + 1)..<end].elementsEqual("blobs".utf8) else { throw Self.notFound(path) }
@@ -114,13 +125,20 @@ extension DistributionRequest {
     ) throws(DistributionError) -> (registry: String?, repository: String) {
         var registry = try query.flatMap { (query) throws(DistributionError) in try namespace(in: query) }
         var repository = name
-        if registry == nil, let slash = name.firstIndex(of: 0x2F) {
+        registry = registry.map(RegistryHost.canonical)
+        if let slash = name.firstIndex(of: 0x2F) {
             let first = UnsafeBufferPointer(rebasing: name[..<slash])
-            if RegistryHost.isRegistry(first) {
+            if let given = registry {
+                if RegistryHost.isRegistry(first),
+                    RegistryHost.canonical(String(decoding: first, as: UTF8.self)) == given
+                {
+                    repository = UnsafeBufferPointer(rebasing: name[(slash + 1)...])
+                }
+            } else if RegistryHost.isRegistry(first) {
                 if let fault = RegistryHost.fault(first) {
                     throw DistributionError(.nameInvalid, message: "invalid name \(excerpt(name)): \(fault)")
                 }
-                registry = String(decoding: first, as: UTF8.self)
+                registry = RegistryHost.canonical(String(decoding: first, as: UTF8.self))
                 repository = UnsafeBufferPointer(rebasing: name[(slash + 1)...])
             }
         }
@@ -164,5 +182,41 @@ extension DistributionRequest {
 
     private static func notFound(_ path: UnsafeBufferPointer<UInt8>) -> DistributionError {
         DistributionError(.unsupported, message: "no such endpoint: \(excerpt(path))", httpStatus: 404)
+    }
+}
+
+/// Which part of a list of tags is asked for (OCI distribution specification, "Listing Tags").
+public struct TagPage: Sendable, Hashable {
+    /// The most tags in one answer.
+    public static let limit = 1000
+
+    /// The most tags wanted, at most ``limit``.
+    public var count: Int
+    /// The last tag of the page before; nil for the first page.
+    public var last: String?
+
+    /// A page.
+    public init(count: Int = TagPage.limit, last: String? = nil) {
+        self.count = min(max(0, count), Self.limit)
+        self.last = last
+    }
+
+    /// Reads `n` and `last` of a query that is still encoded.
+    fileprivate init(_ query: UnsafeBufferPointer<UInt8>?) throws(DistributionError) {
+        self.init()
+        for item in query?.split(separator: 0x26) ?? [] {
+            guard let equals = item.firstIndex(of: 0x3D) else { continue }
+            let value = UnsafeBufferPointer(rebasing: item[(equals + 1)...])
+            switch item[..<equals] {
+            case let key where key.elementsEqual("n".utf8):
+                guard let number = Int(String(decoding: value, as: UTF8.self)), number >= 0 else {
+                    throw DistributionError(.nameInvalid, message: "n must be a number, not \(excerpt(value))")
+                }
+                count = min(number, Self.limit)
+            case let key where key.elementsEqual("last".utf8):
+                last = PercentEncoding.withDecoded(value) { $0.map { String(decoding: $0, as: UTF8.self) } }
+            default: break
+            }
+        }
     }
 }

@@ -38,6 +38,11 @@ final class IdentityServer: Sendable {
         let bootstrap = ServerBootstrap(group: eventLoopGroup)
             .serverChannelOption(.backlog, value: 64)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(AcceptBackoffHandler.logging(to: logger))
+                }
+            }
             .childChannelInitializer { channel in
                 guard connections.increment() else { return channel.close() }
                 channel.closeFuture.whenComplete { _ in connections.decrement() }

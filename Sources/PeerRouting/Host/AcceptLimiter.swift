@@ -1,3 +1,4 @@
+import Logging
 import NIOCore
 
 /// A token bucket for each source address of new connections.
@@ -49,6 +50,22 @@ struct AcceptLimiter: Sendable {
         guard buckets.count >= maximumSources else { return }
         for (source, _) in buckets.sorted(by: { $0.value.updated < $1.value.updated }).prefix(maximumSources / 2 + 1) {
             buckets[source] = nil
+        }
+    }
+}
+
+extension AcceptBackoffHandler {
+    /// Waits before connections are accepted again when the process or the system has no more descriptors, instead of
+    /// trying without a pause. Logged once a minute.
+    static func logging(to logger: Logger) -> AcceptBackoffHandler {
+        var isQuietUntil = NIODeadline.uptimeNanoseconds(0)
+        return AcceptBackoffHandler(shouldForwardIOErrorCaught: false) { error in
+            let now = NIODeadline.now()
+            if now >= isQuietUntil {
+                isQuietUntil = now + .minutes(1)
+                logger.warning("connections of peers cannot be accepted for now", metadata: ["error": "\(error)"])
+            }
+            return .milliseconds(100)
         }
     }
 }

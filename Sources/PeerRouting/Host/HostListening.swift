@@ -64,6 +64,8 @@ extension Host {
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(
+                        AcceptBackoffHandler.logging(to: self.configuration.logger))
                     // Each family has its own listener; without this the IPv6 one would take both.
                     guard endpoint.address.isV6 else { return }
                     try channel.syncOptions?.setOption(

@@ -34,8 +34,9 @@ struct KademliaConfiguration: Sendable {
     var batchSize = 256
     /// Own keys being announced at once; the others wait in the schedule.
     var keysInFlight = 2000
-    /// When a peer that was evicted is tried again.
-    var formerPeerRetries: [TimeAmount] = [.seconds(30), .minutes(2), .minutes(8), .minutes(30)]
+    /// How long is waited before each further try of a peer that was evicted. The time since the eviction doubles with each
+    /// try, so that a peer that restarts is found again within twice the time it was away, and at least two seconds.
+    var formerPeerRetries: [TimeAmount] = [1, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024].map { .seconds($0) }
     /// Evicted peers that are tried again.
     var formerPeers = 64
 }

@@ -55,7 +55,8 @@ struct RegistryDaemon {
         // Services stop in the reverse order: the store goes on until the node's last transfer has ended.
         var group = ServiceGroupConfiguration(
             services: [store.service, node].map { .init(service: $0) },
-            gracefulShutdownSignals: [.sigterm, .sigint],
+            // A terminal that is closed, or a supervisor of the old kind, sends SIGHUP: it drains as well.
+            gracefulShutdownSignals: [.sigterm, .sigint, .sighup],
             logger: logger
         )
         group.maximumGracefulShutdownDuration = configuration.shutdownGracePeriod + .seconds(5)

@@ -17,7 +17,7 @@ public struct JSONLogHandler: LogHandler {
 
     /// A handler that writes to standard error.
     public init(logLevel: Logger.Level) {
-        self.init(logLevel: logLevel, sink: FileDescriptorSink(descriptor: 2))
+        self.init(logLevel: logLevel, sink: LogQueue.standardError)
     }
 
     init(logLevel: Logger.Level, sink: any LogSink) {

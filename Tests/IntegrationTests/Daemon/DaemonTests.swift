@@ -111,6 +111,51 @@ import Testing
         #expect(try await daemon.process.wait() == .exited(0))
     }
 
+    /// Nobody reads standard error: lines are dropped, requests are answered.
+    @Test func standardErrorThatIsNotReadStopsNothing() async throws {
+        let layout = try await TestImages.small()
+        let address = LoopbackAddress.next()
+        let directory = try TemporaryDirectory()
+        let fifo = directory.path("stderr")
+        #expect(mkfifo(fifo, 0o600) == 0)
+        // Held open for both directions and never read.
+        let held = open(fifo, O_RDWR)
+        defer { close(held) }
+        let process = try await ChildProcess.start([
+            "/bin/sh", "-c",
+            "exec \(try Project.program()) --log-level DEBUG registry --store \(layout.path) --registry-addr \(address):5000 "
+                + "--metrics-addr \(address):9090 2>\(fifo)",
+        ])
+        let connection = try await process.until("the daemon listening") { () -> RawConnection? in
+            try? RawConnection(address, 5000)
+        }
+        // More lines than a pipe and the queue hold.
+        let path = "/v2/library/demo/manifests/none-\(String(repeating: "x", count: 100))?ns=docker.io"
+        for _ in 0..<6000 { #expect(try await connection.request("HEAD", path).status == 404) }
+        process.send(SIGTERM)
+        #expect(try await process.wait() == .exited(0))
+    }
+
+    /// Out of descriptors the daemon waits, says so once, and goes on when there are some again.
+    @Test func outOfDescriptorsIsSurvived() async throws {
+        let layout = try await TestImages.small()
+        let daemon = try await TestDaemon.start(
+            store: layout.path, wrapper: ["prlimit", "--nofile=64:64"])
+        var connections: [RawConnection] = []
+        for _ in 0..<100 { connections.append(try daemon.connect()) }
+        _ = try await daemon.process.until("the message") { () -> Bool? in
+            daemon.log.contains { $0.message == "connections cannot be accepted for now" } ? true : nil
+        }
+        connections = []
+        _ = try await daemon.process.until("requests being answered again") { () -> Bool? in
+            (try? await daemon.request("GET", "/livez").status) == 200 ? true : nil
+        }
+        #expect(daemon.log.filter { $0.message == "connections cannot be accepted for now" }.count == 1)
+        daemon.process.send(SIGHUP)
+        #expect(try await daemon.process.wait() == .exited(0))
+        #expect(daemon.log.last?.message == "stopped")
+    }
+
     @Test func theHelpPageHasDefaultsAndVariables() async throws {
         let page = try await Command.check(try Project.program(), "registry", "--help")
         #expect(page.contains("Default: :5000. Variable: REGISTRY_ADDR"))

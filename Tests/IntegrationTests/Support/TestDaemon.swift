@@ -22,10 +22,10 @@ final class TestDaemon: Sendable {
     /// Starts a daemon and waits until it listens, on the port of the metrics too, which may be the later one.
     static func start(
         store: String, address: String = LoopbackAddress.next(), ports: Ports = Ports(), arguments: [String] = [],
-        environment: [String: String] = [:]
+        environment: [String: String] = [:], wrapper: [String] = []
     ) async throws -> TestDaemon {
         let process = try await ChildProcess.start(
-            [
+            wrapper + [
                 try Project.program(), "--log-level", "DEBUG", "registry", "--store", store,
                 "--registry-addr", "\(address):\(ports.registry)", "--metrics-addr", "\(address):\(ports.metrics)",
                 "--router-addr", "\(address):\(ports.router)",

@@ -315,10 +315,9 @@ private final class InconsistentStore: ContentStore {
             advertised.subtract(removed)
             var expected = Set(contents.keys.map(\.description))
             for (name, named) in Dictionary(grouping: images.values, by: \.reference.taggedName) {
-                // A plain name decides; the others count only where there is none.
+                // A name that has a digest, too, is no tag.
                 let plain = named.filter { $0.reference.digest == nil }
-                guard let name, (plain.isEmpty ? named : plain).contains(where: { contents[$0.target.digest] != nil })
-                else { continue }
+                guard let name, plain.contains(where: { contents[$0.target.digest] != nil }) else { continue }
                 expected.insert(name)
             }
             #expect(advertised == expected)

@@ -35,6 +35,17 @@ import Testing
         #expect(played.node.formerPeers.isEmpty)
     }
 
+    /// A peer that restarts is admitted again within twice the time it was away, and two seconds.
+    @Test(arguments: [1, 3, 10, 60]) mutating func aRestartedPeerIsFoundSoon(seconds: Int) {
+        evict()
+        played.wait(Double(seconds))
+        #expect(!isAdmitted)
+        played.peers = Self.willing
+        // The waits are shifted by up to a fifth.
+        played.wait(max(2, Double(seconds) * 1.4))
+        #expect(isAdmitted)
+    }
+
     @Test mutating func aFormerPeerThatIsThereButRefusesHoldsNoPlace() {
         evict()
         played.peers = { _, _ in .fail(.refused) }
