@@ -3,12 +3,12 @@
 RELEASE := --configuration release --scratch-path .build-release
 FORMATTED := Sources Tests Benchmarks Examples Package.swift
 
-.PHONY: all help build demo test bench tsan soak fuzz format lint clean
+.PHONY: all help build demo test bench tsan soak fuzz format lint clean image image-test dist chart deploy-test
 
 all: build
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
 
 build: ## a debug build of everything
 	@scripts/deps build
@@ -36,6 +36,23 @@ soak: ## each test module again and again; ROUNDS=N (20), MODULES="A B" and ARGS
 fuzz: ## the fuzz targets; ARGS go to scripts/fuzz
 	@scripts/deps build
 	scripts/fuzz $(ARGS)
+
+image: ## the container image as an OCI layout, .build-image/spegel; ARGS go to scripts/image
+	@scripts/image $(ARGS)
+
+image-test: ## the deployment tests with the image of `make image`
+	@scripts/deps test
+	SPEGEL_TEST_IMAGE=$(CURDIR)/.build-image/spegel Tests/deploy/run test_image.py test_pods.py
+
+dist: ## a tarball with units, manual pages and completions, the packaged chart, and checksums, in .build-dist
+	@scripts/dist $(ARGS)
+
+chart: ## writes what is made from the chart: its table of values, goldens, kustomize's objects
+	@scripts/chart generate
+
+deploy-test: ## chart, kustomize, units, image writer; ARGS go to pytest
+	@scripts/deps test
+	Tests/deploy/run $(ARGS)
 
 format: ## rewrites the sources in the project's style
 	swift format --in-place --recursive --parallel $(wildcard $(FORMATTED))

@@ -15,6 +15,12 @@ let nio: [Target.Dependency] = [
     .product(name: "NIOConcurrencyHelpers", package: "swift-nio"),
 ]
 
+// `spegel version` says which commit it is of: scripts/image and scripts/dist set this. A C target takes it, because Swift has no
+// definitions with values; only that file is compiled anew when the commit changes.
+let commit = (Context.environment["SPEGEL_COMMIT"] ?? "").filter {
+    $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-")
+}
+
 let package = Package(
     name: "spegel",
     platforms: [.macOS(.v15)],
@@ -48,6 +54,7 @@ let package = Package(
     targets: [
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+        .target(name: "CBuildInfo", cSettings: [.define("SPEGEL_COMMIT", to: "\"\(commit)\"")]),
         .target(
             name: "OCIDistribution",
             dependencies: ["COpenSSL", "CZlib"],
@@ -140,13 +147,14 @@ let package = Package(
             name: "SpegelCommands",
             dependencies: [
                 "OCIDistribution", "ContentStore", "ContainerdContentStore", "PeerRouting", "MirrorServer",
-                "RegistryClient", "NodeConfiguration",
+                "RegistryClient", "NodeConfiguration", "CNodeSystem", "CBuildInfo",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ] + nio,
             swiftSettings: strict
         ),
@@ -286,7 +294,10 @@ let package = Package(
         ),
         .testTarget(
             name: "SpegelCommandsTests",
-            dependencies: ["SpegelCommands", "NodeConfiguration", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            dependencies: [
+                "SpegelCommands", "NodeConfiguration",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
             swiftSettings: strict
         ),
         .executableTarget(

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Logging
+import NodeConfiguration
 
 #if canImport(Glibc)
     import Glibc

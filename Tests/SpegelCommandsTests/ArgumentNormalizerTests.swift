@@ -39,6 +39,7 @@ import Testing
     @Test func logLevelStandsAnywhere() {
         #expect(normalize("--log-level", "DEBUG", "version") == ["--log-level=DEBUG", "version"])
         #expect(normalize("version", "--log-level", "DEBUG") == ["--log-level=DEBUG", "version"])
+        #expect(normalize("--generate-completion-script", "fish") == ["--generate-completion-script=fish"])
         #expect(normalize("version", environment: ["LOG_LEVEL": "WARN"]) == ["--log-level=WARN", "version"])
     }
 

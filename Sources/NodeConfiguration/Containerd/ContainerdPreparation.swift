@@ -111,7 +111,7 @@ extension ContainerdConfigurationFiles {
     package func hasRegistryDirectory(_ directory: String) -> Bool {
         func has(_ list: String) -> Bool {
             list.split(separator: ":").contains {
-                (String($0) as NSString).standardizingPath == (directory as NSString).standardizingPath
+                String($0).normalizedPath == directory.normalizedPath
             }
         }
         if configPath == Self.defaultConfigPath, (value(of: .configPath)?.value.string ?? "").isEmpty {

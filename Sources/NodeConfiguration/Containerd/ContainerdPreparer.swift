@@ -148,7 +148,7 @@ package struct ContainerdPreparer: Sendable {
     /// Asks containerd's own `config dump` whether it reads the change as intended, on copies.
     private func check(_ preparation: ContainerdPreparation) async throws {
         guard let program else { return }
-        let directory = (configurationFile as NSString).deletingLastPathComponent + "/.spegel-check-\(getpid())"
+        let directory = configurationFile.directoryPath + "/.spegel-check-\(getpid())"
         try? FileManager.default.removeItem(atPath: directory)
         defer { try? FileManager.default.removeItem(atPath: directory) }
         do {
@@ -258,7 +258,7 @@ package struct ContainerdPreparer: Sendable {
         var former = stat()
         let exists = stat(target, &former) == 0
         let staged =
-            "\((target as NSString).deletingLastPathComponent)/.\((target as NSString).lastPathComponent).spegel-new"
+            "\(target.directoryPath)/.\(target.fileName).spegel-new"
         unlink(staged)
         let descriptor = open(staged, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw fileError(staged) }
@@ -278,7 +278,7 @@ package struct ContainerdPreparer: Sendable {
             fsync(descriptor) == 0, rename(staged, target) == 0
         else { throw fileError(target) }
         isRenamed = true
-        let directory = open((target as NSString).deletingLastPathComponent, O_RDONLY | O_CLOEXEC)
+        let directory = open(target.directoryPath, O_RDONLY | O_CLOEXEC)
         if directory >= 0 {
             fsync(directory)
             close(directory)

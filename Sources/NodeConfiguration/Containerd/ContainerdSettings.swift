@@ -142,10 +142,10 @@ package struct ContainerdConfigurationFiles: Sendable {
         if let version, !(1...4).contains(version) {
             throw ContainerdConfigurationError.unknownVersion(path: path, version: version)
         }
-        let directory = (path as NSString).deletingLastPathComponent
+        let directory = path.directoryPath
         let imports = (document.root[["imports"]]?.array ?? []).compactMap(\.string).flatMap { name -> [String] in
-            let full = (name.hasPrefix("/") ? name : directory + "/" + name) as NSString
-            let path = full.standardizingPath
+            let full = name.hasPrefix("/") ? name : directory + "/" + name
+            let path = full.normalizedPath
             return path.contains("*") ? expand(path) : [path]
         }
         return File(path: path, document: document, version: version, imports: imports)
@@ -314,15 +314,14 @@ extension ContainerdConfigurationFiles.Reader {
                 let data = try Data(contentsOf: URL(fileURLWithPath: path))
                 return Array(data)
             } catch {
-                let reason =
-                    (error as NSError).userInfo[NSUnderlyingErrorKey].map { "\($0)" } ?? error.localizedDescription
+                let reason = fileErrorReason(error)
                 throw ContainerdConfigurationError.file(path: path, reason: "cannot be read: \(reason)")
             }
         },
         expand: { pattern in
             // Patterns stand in file names, as containerd's documentation has them.
-            let directory = (pattern as NSString).deletingLastPathComponent
-            let name = (pattern as NSString).lastPathComponent
+            let directory = pattern.directoryPath
+            let name = pattern.fileName
             let names = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
             return names.filter { Self.matches($0, pattern: name) }.sorted().map { directory + "/" + $0 }
         })

@@ -381,7 +381,7 @@ package enum Doctor {
     {
         for name in names where name.contains(":") && name != "_default" {
             // containerd looks for HOST_PORT_ before HOST:PORT.
-            let alias = name.replacingOccurrences(of: ":", with: "_") + "_"
+            let alias = String(name.map { $0 == ":" ? "_" : $0 }) + "_"
             if entries.contains(where: { $0.name == alias }) {
                 return DoctorFinding(
                     shadow, .failure, "containerd uses \(directory)/\(alias) before \(directory)/\(name)",
@@ -607,7 +607,7 @@ package enum Doctor {
     }
 
     private static func isSamePath(_ left: String, _ right: String) -> Bool {
-        (left as NSString).standardizingPath == (right as NSString).standardizingPath
+        left.normalizedPath == right.normalizedPath
     }
 }
 

@@ -57,7 +57,7 @@ package enum NodeFiles {
     /// A number of `/proc/sys`.
     package static func setting(_ path: String) -> UInt64? {
         FileManager.default.contents(atPath: "/proc/sys/\(path)")
-            .flatMap { UInt64(String(decoding: $0, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)) }
+            .flatMap { UInt64(String(decoding: $0, as: UTF8.self).filter { !$0.isWhitespace }) }
     }
 
     /// The most files a process may open.

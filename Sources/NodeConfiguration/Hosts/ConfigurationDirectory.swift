@@ -43,9 +43,9 @@ package struct ConfigurationDirectory: Sendable {
         return String(cString: real)
     }
 
-    private var parent: String { (path as NSString).deletingLastPathComponent }
+    private var parent: String { path.directoryPath }
     /// Where a whole new tree is written.
-    private var sibling: String { "\(parent)/.\((path as NSString).lastPathComponent)\(Self.stagingName)" }
+    private var sibling: String { "\(parent)/.\(path.fileName)\(Self.stagingName)" }
     /// Where new entries are written when only entries can be exchanged.
     private var inner: String { "\(path)/\(Self.stagingName)" }
 
@@ -127,7 +127,7 @@ package struct ConfigurationDirectory: Sendable {
         do {
             names = try FileManager.default.contentsOfDirectory(atPath: directory).sorted()
         } catch {
-            throw HostsConfigurationError.file(path: directory, reason: Self.reason(error))
+            throw HostsConfigurationError.file(path: directory, reason: fileErrorReason(error))
         }
         var tree = FileTree(mode: try status(directory).mode & 0o7777)
         for name in names {
@@ -161,9 +161,9 @@ package struct ConfigurationDirectory: Sendable {
             do {
                 target = try FileManager.default.destinationOfSymbolicLink(atPath: node)
             } catch {
-                throw HostsConfigurationError.file(path: node, reason: Self.reason(error))
+                throw HostsConfigurationError.file(path: node, reason: fileErrorReason(error))
             }
-            let place = target.hasPrefix("/") ? target : (linkBase as NSString).deletingLastPathComponent + "/" + target
+            let place = target.hasPrefix("/") ? target : linkBase.directoryPath + "/" + target
             return .link(target: target, content: try followLink(place, depth: depth, count: &count))
         default:
             return .other(origin: relative)
@@ -189,7 +189,7 @@ package struct ConfigurationDirectory: Sendable {
         do {
             result.bytes = Array(try Data(contentsOf: URL(fileURLWithPath: file)))
         } catch {
-            throw HostsConfigurationError.file(path: file, reason: Self.reason(error))
+            throw HostsConfigurationError.file(path: file, reason: fileErrorReason(error))
         }
         return result
     }
@@ -285,7 +285,7 @@ package struct ConfigurationDirectory: Sendable {
         do {
             text = try String(contentsOf: URL(fileURLWithPath: inner + "/journal"), encoding: .utf8)
         } catch {
-            throw HostsConfigurationError.file(path: inner + "/journal", reason: Self.reason(error))
+            throw HostsConfigurationError.file(path: inner + "/journal", reason: fileErrorReason(error))
         }
         if !exists(inner + "/old") { try makeDirectory(inner + "/old", mode: 0o700) }
         for line in text.split(separator: "\n") {
@@ -352,7 +352,7 @@ package struct ConfigurationDirectory: Sendable {
         do {
             try FileManager.default.copyItem(atPath: source, toPath: place)
         } catch {
-            throw HostsConfigurationError.file(path: source, reason: Self.reason(error))
+            throw HostsConfigurationError.file(path: source, reason: fileErrorReason(error))
         }
         try synchronise(place)
     }
@@ -371,8 +371,8 @@ package struct ConfigurationDirectory: Sendable {
     }
 
     private func makeDirectory(_ place: String, mode: mode_t, withParents: Bool = false) throws {
-        if withParents, !exists((place as NSString).deletingLastPathComponent) {
-            try makeDirectory((place as NSString).deletingLastPathComponent, mode: mode, withParents: true)
+        if withParents, !exists(place.directoryPath) {
+            try makeDirectory(place.directoryPath, mode: mode, withParents: true)
         }
         guard mkdir(place, mode) == 0 || errno == EEXIST else { throw systemError(place) }
     }
@@ -388,7 +388,7 @@ package struct ConfigurationDirectory: Sendable {
         do {
             try FileManager.default.removeItem(atPath: place)
         } catch {
-            throw HostsConfigurationError.file(path: place, reason: Self.reason(error))
+            throw HostsConfigurationError.file(path: place, reason: fileErrorReason(error))
         }
     }
 
@@ -397,14 +397,6 @@ package struct ConfigurationDirectory: Sendable {
 
     private func systemError(_ path: String) -> HostsConfigurationError {
         .file(path: path, reason: String(cString: strerror(errno)))
-    }
-
-    private static func reason(_ error: any Error) -> String {
-        if let posix = (error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError, posix.domain == NSPOSIXErrorDomain
-        {
-            return String(cString: strerror(Int32(posix.code)))
-        }
-        return error.localizedDescription
     }
 }
 

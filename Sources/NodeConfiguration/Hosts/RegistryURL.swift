@@ -52,7 +52,7 @@ package enum RegistryURL: Hashable, Sendable, CustomStringConvertible {
     /// - Throws: ``RegistryURLError``, also for the wildcard.
     package init(parsingMirrorTarget text: String) throws(RegistryURLError) {
         var text = text
-        if let scheme = text.range(of: "://") {
+        if let scheme = text.firstRange(of: "://") {
             let authority = text[scheme.upperBound...]
             if !authority.contains("["), !authority.contains("/"), authority.count(where: { $0 == ":" }) >= 2,
                 let colon = authority.lastIndex(of: ":")

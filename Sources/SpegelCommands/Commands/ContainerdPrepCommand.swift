@@ -116,7 +116,8 @@ struct ContainerdPrepCommand: AsyncParsableCommand {
         preparer.restartTimeout = restartTimeout
         preparer.program = HostCommand([containerdBinary], onHost: restartSystemd && Self.isInContainer)
         if let restartCommand {
-            preparer.restart = .shell(restartCommand)
+            // In a container the node's shell is meant; this program's image has none.
+            preparer.restart = HostCommand(["/bin/sh", "-c", restartCommand], onHost: Self.isInContainer)
         } else if restartSystemd {
             preparer.restart = HostCommand(["systemctl", "restart", "containerd"], onHost: Self.isInContainer)
         }

@@ -36,9 +36,11 @@ struct DHTCommand: ParsableCommand {
         }
 
         private func storedID() throws -> PeerID {
+            if options.create { return try NodeIdentity.loadOrCreate(inDirectory: options.dataDir).peerID }
             guard let identity = try NodeIdentity.load(fromDirectory: options.dataDir) else {
                 throw CommandFailure(
-                    "\(options.dataDir) holds no identity yet: a daemon makes one at its first start with '--data-dir'")
+                    "\(options.dataDir) holds no identity yet: a daemon makes one at its first start with '--data-dir', "
+                        + "and this command with '--create'")
             }
             return identity.peerID
         }
@@ -119,6 +121,9 @@ struct DHTOptions: ParsableArguments {
     @Option(help: "Directory that keeps a node's identity, for 'id'.")
     var dataDir = ""
 
+    @Option(help: "Whether 'id' makes an identity in --data-dir when there is none.", transform: ScalarOption.boolean)
+    var create = false
+
     @Option(help: "How long to wait for an answer from the cluster.", transform: DurationOption.positive)
     var dhtTimeout: Duration = .seconds(10)
 
@@ -126,6 +131,9 @@ struct DHTOptions: ParsableArguments {
     var format: VersionCommand.Format = .text
 
     func validate() throws {
+        guard !create || !dataDir.isEmpty else {
+            throw ValidationError("'--create' needs '--data-dir', the directory to keep the identity in.")
+        }
         guard dhtNodes.isEmpty || bootstrap.bootstrapKind == nil else {
             throw ValidationError("'--dht-nodes' and '--bootstrap-kind' both say where to begin; give one of them.")
         }

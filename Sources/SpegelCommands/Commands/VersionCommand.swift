@@ -1,4 +1,5 @@
 import ArgumentParser
+import CBuildInfo
 
 /// Which version this is.
 enum Version {
@@ -19,6 +20,21 @@ enum Version {
             let architecture = "unknown"
         #endif
         return "\(system)/\(architecture)"
+    }
+
+    /// The commit this was built from; nil when the build was not told (`SPEGEL_COMMIT`).
+    static var commit: String? {
+        let text = String(cString: spegel_build_commit())
+        return text.isEmpty ? nil : text
+    }
+
+    /// Whether the optimizer was on.
+    static var configuration: String {
+        #if DEBUG
+            "debug"
+        #else
+            "release"
+        #endif
     }
 
     /// The compiler this was built with, as far as the source can tell.
@@ -60,13 +76,18 @@ struct VersionCommand: ParsableCommand {
     func run() {
         switch format {
         case .text:
-            print("spegel \(Version.current) \(Version.platform) (\(Version.compiler))")
+            let commit = Version.commit.map { ", commit \($0)" } ?? ""
+            print(
+                "spegel \(Version.current) \(Version.platform) (\(Version.compiler), \(Version.configuration)\(commit))"
+            )
         case .json:
             var json = JSONLine()
             json.begin()
             json.field("version", text: Version.current)
             json.field("platform", text: Version.platform)
             json.field("compiler", text: Version.compiler)
+            json.field("configuration", text: Version.configuration)
+            json.field("commit", text: Version.commit ?? "unknown")
             json.end()
             print(String(decoding: json.bytes, as: UTF8.self))
         }

@@ -1,5 +1,6 @@
 import Foundation
 import MirrorServer
+import NodeConfiguration
 
 extension BasicCredentials {
     /// Where a secret with user name and password is mounted.
@@ -25,7 +26,7 @@ extension BasicCredentials {
                 throw failure
             } catch {
                 throw StartFailure(
-                    "\(path) cannot be read: \(error.localizedDescription)",
+                    "\(path) cannot be read: \(fileErrorReason(error))",
                     hint: "mount a secret with the keys username and password, or none")
             }
         }

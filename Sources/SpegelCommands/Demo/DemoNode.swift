@@ -63,10 +63,8 @@ struct DemoNode: Sendable {
     ///
     /// - Parameter key: the digest, or the name with its tag.
     func sources(of key: String, since: UInt64) -> [(host: String, offset: Int64)] {
-        guard let log = FileHandle(forReadingAtPath: logPath) else { return [] }
-        defer { try? log.close() }
-        guard (try? log.seek(toOffset: since)) != nil, let data = try? log.readToEnd() else { return [] }
-        return data.split(separator: UInt8(ascii: "\n")).compactMap { line in
+        guard let log = try? Data(contentsOf: URL(fileURLWithPath: logPath)) else { return [] }
+        return log.dropFirst(Int(clamping: since)).split(separator: UInt8(ascii: "\n")).compactMap { line in
             guard let fields = try? JSONDecoder().decode([String: LogValue].self, from: Data(line)),
                 fields["msg"] == .text("a peer serves"), fields["key"] == .text(key),
                 case .text(let peer)? = fields["peer"], case .text(let offset)? = fields["offset"],

@@ -44,6 +44,12 @@ struct ArgumentNormalizer: Sendable {
             }
             let (name, attached) = Self.split(argument)
             let isGlobal = catalogue.global[name] != nil
+            // The parser's own option; its value would be taken for the subcommand.
+            if name == "generate-completion-script", attached == nil, index < arguments.endIndex {
+                rest.append("\(argument)=\(arguments[index])")
+                index += 1
+                continue
+            }
             guard let kind = catalogue.global[name] ?? command.flatMap({ catalogue.commands[$0]?[name] }) else {
                 rest.append(argument)
                 continue

@@ -88,6 +88,14 @@ struct OptionCatalogue: Sendable {
                 "threshold": .value,
                 "period": .value,
             ],
+            "remove-taint": [
+                "node-name": .value,
+                "taint-key": .value,
+                "probe-endpoint": .value,
+                "interval": .value,
+                "api-server": .value,
+                "service-account-path": .value,
+            ],
             "dht": [
                 "bootstrap-kind": .value,
                 "dns-bootstrap-domain": .value,
@@ -98,6 +106,7 @@ struct OptionCatalogue: Sendable {
                 "metrics-addr": .value,
                 "data-dir": .value,
                 "dht-nodes": .list,
+                "create": .boolean,
                 "dht-timeout": .value,
                 "format": .value,
             ],
