@@ -72,7 +72,8 @@ import Testing
         arguments: [
             // Not of this API.
             ("", .unsupported, 404), ("/", .unsupported, 404), ("v2", .unsupported, 404), ("/v1/", .unsupported, 404),
-            ("/v22/", .unsupported, 404), ("/v2/_catalog", .unsupported, 404), ("/v2/a/tags/list?n=x", .nameInvalid, 400),
+            ("/v22/", .unsupported, 404), ("/v2/_catalog", .unsupported, 404),
+            ("/v2/a/tags/list?n=x", .nameInvalid, 400),
             ("/v2/a/tags/lists?ns=x.y", .unsupported, 404),
             ("/v2/a/referrers/\(digest)", .unsupported, 404), ("/v2/a/blobs/uploads/", .unsupported, 404),
             ("/v2/a", .unsupported, 404), ("/v2/manifests/x", .unsupported, 404),
