@@ -3,13 +3,13 @@
 import os
 import subprocess
 import tempfile
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import helm
 from cluster import GATEWAY, Cluster, HostImage, LayoutImage, eventually, get, run, tree
-from helm import ROOT
 
 UPSTREAM = f"{GATEWAY}:5500"
 SETS = {item.name: item for item in helm.value_sets()}
@@ -90,15 +90,6 @@ def test_daemon_becomes_ready_with_exactly_what_the_chart_says(cluster, name):
         path = values.get("persistence", {}).get("hostPath", "/var/lib/spegel")
         assert node.path(path).joinpath("private.key").exists()
     assert daemon.stop() == 0, daemon.output()
-
-
-@pytest.fixture(scope="session")
-def image(tmp_path_factory):
-    """A layout with one image of generated data, a few MiB large."""
-    layout = ROOT / ".build/test-images/deploy"
-    layout.parent.mkdir(parents=True, exist_ok=True)
-    run(ROOT / "scripts/make-image", layout, "--no-packages", "--size", "4", "--name", "docker.io/library/demo:1.0")
-    return layout
 
 
 @pytest.fixture
@@ -208,3 +199,31 @@ def test_daemon_outlives_a_restart_of_containerd(cluster, image):
     url = f"http://{node.address}:5000/v2/library/demo/manifests/1.0?ns=docker.io"
     eventually("an image that was imported after the restart is served", lambda: get(url)[0] == 200)
     assert daemon.child.poll() is None
+
+
+CONTAINERD_CONFIGURATION = """# The platform team's file.
+version = 2
+
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "overlayfs"   # kept as it is
+  discard_unpacked_layers = true
+"""
+
+
+def test_preparation_sets_what_the_mirror_needs(cluster):
+    """The second DaemonSet's container, in the form that restarts nothing and so has no privileges."""
+    items = SETS["prep-no-restart"].objects()
+    node = cluster.add_node()
+    node.start_containerd()
+    file = node.path("/etc/containerd/config.toml")
+    file.parent.mkdir(parents=True)
+    file.write_text(CONTAINERD_CONFIGURATION)
+    prep = node.pod(items, "spegel-containerd-prep", "containerd-prep").start()
+    text = eventually("the file is changed", lambda: file.read_text() if file.read_text() != CONTAINERD_CONFIGURATION else None)
+    settings = tomllib.loads(text)["plugins"]["io.containerd.grpc.v1.cri"]
+    assert settings["registry"]["config_path"] == "/etc/containerd/certs.d"
+    assert settings["containerd"] == {"snapshotter": "overlayfs", "discard_unpacked_layers": False}
+    assert text.startswith("# The platform team's file.\n") and "# kept as it is" in text
+    assert file.with_name("config.toml.spegel-backup").read_text() == CONTAINERD_CONFIGURATION
+    assert prep.child.poll() is None, "it is to stay and look again"
+    assert prep.stop() == 0, prep.output()
