@@ -87,9 +87,14 @@ let package = Package(
             ] + nio,
             swiftSettings: strict
         ),
+        // The vocabulary of peers and the protocol of a router, without cryptography, TLS or an HTTP client.
+        .target(
+            name: "PeerRoutingCore", dependencies: [.product(name: "NIOCore", package: "swift-nio")],
+            swiftSettings: strict),
         .target(
             name: "PeerRouting",
             dependencies: [
+                "PeerRoutingCore",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Metrics", package: "swift-metrics"),
@@ -120,7 +125,7 @@ let package = Package(
         .target(
             name: "MirrorServer",
             dependencies: [
-                "OCIDistribution", "ContentStore", "HTTPServer", "PrometheusMetrics", "PeerRouting",
+                "OCIDistribution", "ContentStore", "HTTPServer", "PrometheusMetrics", "PeerRoutingCore",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "DequeModule", package: "swift-collections"),

@@ -1,7 +1,7 @@
 import Foundation
 import HTTPServer
 import NIOCore
-import PeerRouting
+import PeerRoutingCore
 import PrometheusMetrics
 
 extension AdminServer.Route {

@@ -4,7 +4,7 @@ import Logging
 import Metrics
 import NIOConcurrencyHelpers
 import OCIDistribution
-import PeerRouting
+import PeerRoutingCore
 import ServiceLifecycle
 
 /// How a node advertises its content, with the bounds.

@@ -2,7 +2,7 @@ import ContentStore
 import Logging
 import Metrics
 import OCIDistribution
-import PeerRouting
+import PeerRoutingCore
 
 /// The advertiser's state: the keys to advertise, those the router has accepted, and those it has still to be given.
 actor AdvertiserCore {

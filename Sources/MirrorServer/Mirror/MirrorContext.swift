@@ -1,6 +1,6 @@
 import Logging
 import NIOCore
-import PeerRouting
+import PeerRoutingCore
 import Synchronization
 
 /// What all requests of an engine share.

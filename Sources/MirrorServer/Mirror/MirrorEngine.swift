@@ -5,7 +5,7 @@ import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
 import OCIDistribution
-import PeerRouting
+import PeerRoutingCore
 import ServiceLifecycle
 import Synchronization
 

@@ -4,7 +4,7 @@ import Logging
 import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
-import PeerRouting
+import PeerRoutingCore
 import PrometheusMetrics
 import ServiceLifecycle
 

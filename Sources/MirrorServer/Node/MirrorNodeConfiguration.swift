@@ -4,7 +4,7 @@ import Logging
 import Metrics
 import NIOCore
 import OCIDistribution
-import PeerRouting
+import PeerRoutingCore
 import PrometheusMetrics
 
 extension MirrorNode {

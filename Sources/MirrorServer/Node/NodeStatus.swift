@@ -1,7 +1,7 @@
 import Foundation
 import HTTPServer
 import NIOCore
-import PeerRouting
+import PeerRoutingCore
 
 extension MirrorNode {
     /// The state of a node, as `GET /debug/status` of the admin server has it in JSON. Names and meanings stay; new

@@ -1,5 +1,5 @@
 import NIOCore
-import PeerRouting
+import PeerRoutingCore
 
 /// Hears of one request to a peer, on its event loop. After `ended` or `failed`, and after
 /// ``PeerExchange/cancel()``, nothing more is told.

@@ -67,3 +67,24 @@ public struct PublicKey: Hashable, Sendable {
         return key.isValidSignature(Array(signature), for: message)
     }
 }
+
+extension PeerID {
+    /// The ID of a public key.
+    public init(publicKey: PublicKey) {
+        let encoded = publicKey.encoded
+        self.init(
+            encoded.count <= 42
+                ? Multihash(code: Multihash.identity, digest: encoded) : Multihash.sha256(of: encoded))
+    }
+}
+
+extension Multihash {
+    /// The SHA2-256 multihash of the given bytes: for the UTF-8 of a registry string, its DHT key.
+    static func sha256(of bytes: some Collection<UInt8>) -> Multihash {
+        var hasher = SHA256()
+        if bytes.withContiguousStorageIfAvailable({ hasher.update(bufferPointer: UnsafeRawBufferPointer($0)) }) == nil {
+            Array(bytes).withUnsafeBytes { hasher.update(bufferPointer: $0) }
+        }
+        return Multihash(code: sha2256, digest: Array(hasher.finalize()))
+    }
+}

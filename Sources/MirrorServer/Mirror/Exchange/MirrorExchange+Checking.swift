@@ -3,7 +3,7 @@ import Logging
 import Metrics
 import NIOCore
 import OCIDistribution
-import PeerRouting
+import PeerRoutingCore
 
 /// Whether what came is right, and what is done when it is not, or not all of it.
 extension MirrorExchange {

@@ -1,7 +1,7 @@
 import Metrics
 import NIOCore
 import OCIDistribution
-import PeerRouting
+import PeerRoutingCore
 
 /// Who has it, whom to ask, and which of those asked won.
 extension MirrorExchange {

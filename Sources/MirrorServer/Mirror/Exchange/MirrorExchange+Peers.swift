@@ -2,7 +2,7 @@ import Logging
 import Metrics
 import NIOCore
 import OCIDistribution
-import PeerRouting
+import PeerRoutingCore
 
 /// What the peers answer.
 extension MirrorExchange: PeerExchangeDelegate {

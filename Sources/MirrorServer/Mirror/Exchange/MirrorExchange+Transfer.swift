@@ -3,7 +3,7 @@ import Metrics
 import NIOCore
 import NIOHTTP1
 import OCIDistribution
-import PeerRouting
+import PeerRoutingCore
 
 /// The bytes on their way from the winner to the client.
 extension MirrorExchange {

@@ -4,7 +4,7 @@ import Metrics
 import NIOCore
 import NIOHTTP1
 import OCIDistribution
-import PeerRouting
+import PeerRoutingCore
 
 /// A request for content that peers may have, of one client or of several that ask for the same: drives the race, the
 /// transfer and the check.

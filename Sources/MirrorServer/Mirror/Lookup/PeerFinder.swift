@@ -1,7 +1,7 @@
 import DequeModule
 import NIOConcurrencyHelpers
 import NIOCore
-import PeerRouting
+import PeerRoutingCore
 
 /// Looks peers up for all requests: requests for one key share a lookup, and what it found is kept for a while.
 ///

@@ -1,6 +1,6 @@
 import NIOCore
 import NIOPosix
-import PeerRouting
+import PeerRoutingCore
 
 /// Makes one connection to a peer, whichever of its addresses answers first.
 ///

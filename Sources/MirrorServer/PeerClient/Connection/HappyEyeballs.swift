@@ -1,5 +1,5 @@
 import NIOCore
-import PeerRouting
+import PeerRoutingCore
 
 /// Connects to whichever of a peer's addresses answers first, by the idea of RFC 8305: one after the other, the next
 /// one as soon as the last has failed or has taken a moment, the families taking turns.

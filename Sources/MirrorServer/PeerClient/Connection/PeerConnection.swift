@@ -1,5 +1,5 @@
 import NIOCore
-import PeerRouting
+import PeerRoutingCore
 
 /// What a ``PeerConnection`` tells the request that uses it.
 protocol PeerConnectionUser: AnyObject {

@@ -1,6 +1,6 @@
 import DequeModule
 import NIOCore
-import PeerRouting
+import PeerRoutingCore
 
 /// A request that waits for a connection.
 final class PoolWaiter {

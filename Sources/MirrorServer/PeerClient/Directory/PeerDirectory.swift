@@ -1,7 +1,7 @@
 import NIOConcurrencyHelpers
 import NIOCore
 import OCIDistribution
-import PeerRouting
+import PeerRoutingCore
 
 /// The ``PeerScoreboard`` of all event loops, and those who wait for a dial that another one makes.
 final class PeerDirectory: Sendable {

@@ -1,7 +1,7 @@
 import DequeModule
 import NIOCore
 import OCIDistribution
-import PeerRouting
+import PeerRoutingCore
 
 /// What is known of the peers from dealing with them: how busy, how fast, whether they can be reached and believed.
 ///

@@ -1,29 +1,29 @@
 /// A reading position in received bytes. No read goes past the end and none copies more than it returns.
-struct ByteCursor: Sendable {
+package struct ByteCursor: Sendable {
     private let bytes: ArraySlice<UInt8>
-    private(set) var position: Int
+    package private(set) var position: Int
 
-    init(_ bytes: ArraySlice<UInt8>) {
+    package init(_ bytes: ArraySlice<UInt8>) {
         self.bytes = bytes
         position = bytes.startIndex
     }
 
-    init(_ bytes: [UInt8]) {
+    package init(_ bytes: [UInt8]) {
         self.init(bytes[...])
     }
 
     /// Bytes not yet read.
-    var remaining: Int { bytes.endIndex - position }
-    var isAtEnd: Bool { position == bytes.endIndex }
+    package var remaining: Int { bytes.endIndex - position }
+    package var isAtEnd: Bool { position == bytes.endIndex }
 
-    mutating func readByte() throws(WireFormatError) -> UInt8 {
+    package mutating func readByte() throws(WireFormatError) -> UInt8 {
         guard position < bytes.endIndex else { throw WireFormatError("input ends where a byte was expected") }
         defer { position += 1 }
         return bytes[position]
     }
 
     /// The next `count` bytes, sharing the input's storage.
-    mutating func read(_ count: Int) throws(WireFormatError) -> ArraySlice<UInt8> {
+    package mutating func read(_ count: Int) throws(WireFormatError) -> ArraySlice<UInt8> {
         guard count >= 0, count <= remaining else {
             throw WireFormatError("\(count) bytes claimed where \(remaining) remain")
         }
@@ -32,12 +32,12 @@ struct ByteCursor: Sendable {
     }
 
     /// The bytes from an earlier position up to here.
-    func slice(from start: Int) -> ArraySlice<UInt8> {
+    package func slice(from start: Int) -> ArraySlice<UInt8> {
         bytes[start..<position]
     }
 
     /// The next bytes, their count given in front as a multiformats varint.
-    mutating func readLengthPrefixed() throws(WireFormatError) -> ArraySlice<UInt8> {
+    package mutating func readLengthPrefixed() throws(WireFormatError) -> ArraySlice<UInt8> {
         let count = try Varint.readMultiformats(from: &self)
         guard count <= UInt64(remaining) else {
             throw WireFormatError("\(count) bytes claimed where \(remaining) remain")

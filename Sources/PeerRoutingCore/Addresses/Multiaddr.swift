@@ -81,7 +81,7 @@ public struct Multiaddr: Hashable, Sendable, LosslessStringConvertible {
         self.init(components)
     }
 
-    init(_ components: some Sequence<MultiaddrComponent>) {
+    package init(_ components: some Sequence<MultiaddrComponent>) {
         var bytes: [UInt8] = []
         for component in components { component.append(to: &bytes) }
         self.bytes = bytes
@@ -91,7 +91,7 @@ public struct Multiaddr: Hashable, Sendable, LosslessStringConvertible {
     public var description: String { components.map(\.text).joined() }
 
     /// The components in order. Valid by construction, so reading them back cannot fail.
-    var components: [MultiaddrComponent] {
+    package var components: [MultiaddrComponent] {
         var cursor = ByteCursor(bytes)
         var components: [MultiaddrComponent] = []
         while !cursor.isAtEnd, let component = try? MultiaddrComponent(from: &cursor) { components.append(component) }

@@ -3,9 +3,9 @@
 /// Two rules exist for the same bytes. Multiformats (multiaddr, multihash, message lengths) allows at most 9 bytes and
 /// only the shortest form; protocol buffers allow 10 bytes and padding. Reading either with the other's rule breaks
 /// interoperation or lets one value have several encodings, hence two readers.
-enum Varint {
+package enum Varint {
     /// Appends the shortest encoding.
-    static func append(_ value: UInt64, to bytes: inout [UInt8]) {
+    package static func append(_ value: UInt64, to bytes: inout [UInt8]) {
         var rest = value
         while rest >= 0x80 {
             bytes.append(UInt8(truncatingIfNeeded: rest) | 0x80)
@@ -14,19 +14,19 @@ enum Varint {
         bytes.append(UInt8(truncatingIfNeeded: rest))
     }
 
-    static func encode(_ value: UInt64) -> [UInt8] {
+    package static func encode(_ value: UInt64) -> [UInt8] {
         var bytes: [UInt8] = []
         append(value, to: &bytes)
         return bytes
     }
 
     /// The number of bytes ``append(_:to:)`` adds, 1 to 10.
-    static func encodedLength(_ value: UInt64) -> Int {
+    package static func encodedLength(_ value: UInt64) -> Int {
         max(1, (64 - value.leadingZeroBitCount + 6) / 7)
     }
 
     /// Reads a multiformats varint: 1 to 9 bytes, shortest form only.
-    static func readMultiformats(from cursor: inout ByteCursor) throws(WireFormatError) -> UInt64 {
+    package static func readMultiformats(from cursor: inout ByteCursor) throws(WireFormatError) -> UInt64 {
         var decoder = MultiformatsVarintDecoder()
         while true {
             if let value = try decoder.push(try cursor.readByte()) { return value }
@@ -34,7 +34,7 @@ enum Varint {
     }
 
     /// Reads a protocol-buffers varint: 1 to 10 bytes, any padding.
-    static func readProtobuf(from cursor: inout ByteCursor) throws(WireFormatError) -> UInt64 {
+    package static func readProtobuf(from cursor: inout ByteCursor) throws(WireFormatError) -> UInt64 {
         var value: UInt64 = 0
         for index in 0..<10 {
             let byte = try cursor.readByte()
@@ -47,15 +47,17 @@ enum Varint {
 }
 
 /// Reads a multiformats varint byte by byte, for lengths that arrive in fragments.
-struct MultiformatsVarintDecoder: Sendable {
+package struct MultiformatsVarintDecoder: Sendable {
     private var value: UInt64 = 0
     private var count = 0
 
+    package init() {}
+
     /// True before the first byte.
-    var isEmpty: Bool { count == 0 }
+    package var isEmpty: Bool { count == 0 }
 
     /// Takes one byte; the value when it was the last one.
-    mutating func push(_ byte: UInt8) throws(WireFormatError) -> UInt64? {
+    package mutating func push(_ byte: UInt8) throws(WireFormatError) -> UInt64? {
         if count >= 8, byte >= 0x80 { throw WireFormatError("varint longer than 9 bytes") }
         if byte == 0, count > 0 { throw WireFormatError("varint not in its shortest form") }
         value |= UInt64(byte & 0x7f) << UInt64(7 * count)

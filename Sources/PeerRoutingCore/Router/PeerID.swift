@@ -1,5 +1,3 @@
-import Crypto
-
 /// The name of a peer: the multihash of its public key, proved in each connection's handshake.
 ///
 /// IDs are compared as bytes. Those of key types other than Ed25519 are kept as opaque names.
@@ -53,12 +51,8 @@ public struct PeerID: Hashable, Sendable, LosslessStringConvertible {
         self = peer
     }
 
-    /// The ID of a public key.
-    public init(publicKey: PublicKey) {
-        let encoded = publicKey.encoded
-        let multihash =
-            encoded.count <= 42
-            ? Multihash(code: Multihash.identity, digest: encoded) : Multihash.sha256(of: encoded)
+    /// The ID that a multihash of a key is.
+    package init(_ multihash: Multihash) {
         bytes = multihash.bytes
     }
 
@@ -66,10 +60,10 @@ public struct PeerID: Hashable, Sendable, LosslessStringConvertible {
     public var description: String { Base58.encode(bytes) }
 
     /// The CIDv1 form in base32.
-    var contentIdentifierText: String { "b" + Base32.encode([0x01, 0x72] + bytes) }
+    package var contentIdentifierText: String { "b" + Base32.encode([0x01, 0x72] + bytes) }
 
     /// The CIDv1 form in base36.
-    var base36Text: String { "k" + Base36.encode([0x01, 0x72] + bytes) }
+    package var base36Text: String { "k" + Base36.encode([0x01, 0x72] + bytes) }
 }
 
 extension PeerID: Comparable {

@@ -1,6 +1,6 @@
 /// RFC 4648 base64, in the usual alphabet with padding (PEM) or the URL-safe one without (multibase `u`).
-enum Base64 {
-    enum Variant: Sendable {
+package enum Base64 {
+    package enum Variant: Sendable {
         case standard
         case urlUnpadded
     }
@@ -11,13 +11,13 @@ enum Base64 {
         common + Array((variant == .standard ? "+/" : "-_").utf8)
     }
 
-    static func encode(_ bytes: some Sequence<UInt8>, _ variant: Variant) -> String {
+    package static func encode(_ bytes: some Sequence<UInt8>, _ variant: Variant) -> String {
         var text = BitGroups.encode(bytes, bits: 6, alphabet: alphabet(variant))
         while variant == .standard, text.count % 4 != 0 { text.append(UInt8(ascii: "=")) }
         return String(decoding: text, as: UTF8.self)
     }
 
-    static func decode(_ text: some StringProtocol, _ variant: Variant) throws(WireFormatError) -> [UInt8] {
+    package static func decode(_ text: some StringProtocol, _ variant: Variant) throws(WireFormatError) -> [UInt8] {
         var characters = Array(text.utf8)
         if variant == .standard {
             guard characters.count % 4 == 0 else { throw WireFormatError("base64 text of \(characters.count) digits") }

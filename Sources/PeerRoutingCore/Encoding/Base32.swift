@@ -1,13 +1,13 @@
 /// RFC 4648 base32, lower case, without padding (multibase `b`).
-enum Base32 {
+package enum Base32 {
     private static let alphabet = Array("abcdefghijklmnopqrstuvwxyz234567".utf8)
 
-    static func encode(_ bytes: some Sequence<UInt8>) -> String {
+    package static func encode(_ bytes: some Sequence<UInt8>) -> String {
         String(decoding: BitGroups.encode(bytes, bits: 5, alphabet: alphabet), as: UTF8.self)
     }
 
     /// Decodes either case; the unused bits at the end must be zero and fewer than a digit.
-    static func decode(_ text: some StringProtocol) throws(WireFormatError) -> [UInt8] {
+    package static func decode(_ text: some StringProtocol) throws(WireFormatError) -> [UInt8] {
         try BitGroups.decode(text.utf8, bits: 5, "base32") { character in
             switch character {
             case UInt8(ascii: "a")...UInt8(ascii: "z"): Int(character - UInt8(ascii: "a"))

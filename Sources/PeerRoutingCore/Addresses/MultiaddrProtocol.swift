@@ -1,6 +1,6 @@
 /// One row of the multiaddr table: what a component's code and name are and how its value is written.
-struct MultiaddrProtocol: Hashable, Sendable {
-    enum ValueKind: Hashable, Sendable {
+package struct MultiaddrProtocol: Hashable, Sendable {
+    package enum ValueKind: Hashable, Sendable {
         case none
         case ip4, ip6
         /// Two bytes, decimal in text.
@@ -21,21 +21,21 @@ struct MultiaddrProtocol: Hashable, Sendable {
         case onion3
     }
 
-    let code: UInt64
-    let name: String
-    let kind: ValueKind
+    package let code: UInt64
+    package let name: String
+    package let kind: ValueKind
 
-    static let ip4 = MultiaddrProtocol(code: 4, name: "ip4", kind: .ip4)
-    static let tcp = MultiaddrProtocol(code: 6, name: "tcp", kind: .port)
-    static let ip6 = MultiaddrProtocol(code: 41, name: "ip6", kind: .ip6)
-    static let ip6zone = MultiaddrProtocol(code: 42, name: "ip6zone", kind: .name)
-    static let dns = MultiaddrProtocol(code: 53, name: "dns", kind: .name)
-    static let dns4 = MultiaddrProtocol(code: 54, name: "dns4", kind: .name)
-    static let dns6 = MultiaddrProtocol(code: 55, name: "dns6", kind: .name)
-    static let dnsaddr = MultiaddrProtocol(code: 56, name: "dnsaddr", kind: .name)
-    static let p2p = MultiaddrProtocol(code: 421, name: "p2p", kind: .peerID)
+    package static let ip4 = MultiaddrProtocol(code: 4, name: "ip4", kind: .ip4)
+    package static let tcp = MultiaddrProtocol(code: 6, name: "tcp", kind: .port)
+    package static let ip6 = MultiaddrProtocol(code: 41, name: "ip6", kind: .ip6)
+    package static let ip6zone = MultiaddrProtocol(code: 42, name: "ip6zone", kind: .name)
+    package static let dns = MultiaddrProtocol(code: 53, name: "dns", kind: .name)
+    package static let dns4 = MultiaddrProtocol(code: 54, name: "dns4", kind: .name)
+    package static let dns6 = MultiaddrProtocol(code: 55, name: "dns6", kind: .name)
+    package static let dnsaddr = MultiaddrProtocol(code: 56, name: "dnsaddr", kind: .name)
+    package static let p2p = MultiaddrProtocol(code: 421, name: "p2p", kind: .peerID)
 
-    static let all: [MultiaddrProtocol] = [
+    package static let all: [MultiaddrProtocol] = [
         ip4, tcp, ip6, ip6zone, dns, dns4, dns6, dnsaddr, p2p,
         .init(code: 33, name: "dccp", kind: .port),
         .init(code: 43, name: "ipcidr", kind: .byte),
@@ -64,10 +64,10 @@ struct MultiaddrProtocol: Hashable, Sendable {
     private static let byCode = Dictionary(uniqueKeysWithValues: all.map { ($0.code, $0) })
     private static let byName = Dictionary(uniqueKeysWithValues: all.map { ($0.name, $0) })
 
-    static func find(code: UInt64) -> MultiaddrProtocol? { byCode[code] }
+    package static func find(code: UInt64) -> MultiaddrProtocol? { byCode[code] }
 
     /// Finds a protocol by name; `ipfs` is the old name of `p2p`.
-    static func find(name: some StringProtocol) -> MultiaddrProtocol? {
+    package static func find(name: some StringProtocol) -> MultiaddrProtocol? {
         name == "ipfs" ? p2p : byName[String(name)]
     }
 }

@@ -14,7 +14,7 @@ public struct WireFormatError: Error, Hashable, Sendable, CustomStringConvertibl
     public var description: String { message }
 
     /// Quotes text from outside for an error message: at most 80 characters, control characters escaped.
-    static func quote(_ text: some StringProtocol) -> String {
+    package static func quote(_ text: some StringProtocol) -> String {
         let head = text.unicodeScalars.prefix(80)
         let quoted = head.map { $0.escaped(asASCII: false) }.joined()
         return head.endIndex == text.unicodeScalars.endIndex ? "\"\(quoted)\"" : "\"\(quoted)…\""

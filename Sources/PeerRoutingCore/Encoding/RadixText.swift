@@ -1,17 +1,17 @@
 /// Bytes as one number in the digits of an alphabet, leading zero bytes as leading zero digits: the work of ``Base36``
 /// and ``Base58``.
-struct RadixText: Sendable {
+package struct RadixText: Sendable {
     /// Longest text decoded; the work grows with the square of the length.
-    static let maximumLength = 128
+    package static let maximumLength = 128
 
     /// What the text is called in errors.
-    let name: String
+    package let name: String
     private let alphabet: [UInt8]
     /// By character; 255 for one that is no digit.
     private let values: [UInt8]
 
     /// - Parameter ignoresCase: Read capitals as the small letters of the alphabet.
-    init(name: String, alphabet: String, ignoresCase: Bool = false) {
+    package init(name: String, alphabet: String, ignoresCase: Bool = false) {
         self.name = name
         self.alphabet = Array(alphabet.utf8)
         var values = [UInt8](repeating: 255, count: 256)
@@ -22,7 +22,7 @@ struct RadixText: Sendable {
         self.values = values
     }
 
-    func encode(_ bytes: some Collection<UInt8>) -> String {
+    package func encode(_ bytes: some Collection<UInt8>) -> String {
         let zeros = bytes.prefix { $0 == 0 }.count
         var digits: [UInt8] = []
         for byte in bytes.dropFirst(zeros) {
@@ -33,7 +33,7 @@ struct RadixText: Sendable {
         return String(decoding: text, as: UTF8.self)
     }
 
-    func decode(_ text: some StringProtocol) throws(WireFormatError) -> [UInt8] {
+    package func decode(_ text: some StringProtocol) throws(WireFormatError) -> [UInt8] {
         guard text.utf8.count <= Self.maximumLength else {
             throw WireFormatError("\(name) text longer than \(Self.maximumLength): \(WireFormatError.quote(text))")
         }

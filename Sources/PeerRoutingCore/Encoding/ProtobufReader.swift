@@ -3,12 +3,12 @@
 /// Lengths are checked against the bytes at hand before anything is taken, nested messages go at most
 /// ``maximumDepth`` deep, unknown fields are the caller's to ignore, and groups (a relic nobody here sends) are
 /// skipped without recursion.
-struct ProtobufReader: Sendable {
+package struct ProtobufReader: Sendable {
     /// Messages inside messages, counting the outermost as 1.
-    static let maximumDepth = 8
+    package static let maximumDepth = 8
 
     /// A field's value as far as the wire tells it.
-    enum Value: Sendable, Equatable {
+    package enum Value: Sendable, Equatable {
         case varint(UInt64)
         case fixed64(UInt64)
         case bytes(ArraySlice<UInt8>)
@@ -16,20 +16,20 @@ struct ProtobufReader: Sendable {
     }
 
     /// One field; match `number` and the case of `value` together and ignore everything else.
-    struct Field: Sendable, Equatable {
-        let number: Int
-        let value: Value
+    package struct Field: Sendable, Equatable {
+        package let number: Int
+        package let value: Value
     }
 
     private var cursor: ByteCursor
     private let depth: Int
 
-    init(_ bytes: ArraySlice<UInt8>) {
+    package init(_ bytes: ArraySlice<UInt8>) {
         cursor = ByteCursor(bytes)
         depth = 1
     }
 
-    init(_ bytes: [UInt8]) {
+    package init(_ bytes: [UInt8]) {
         self.init(bytes[...])
     }
 
@@ -39,7 +39,7 @@ struct ProtobufReader: Sendable {
     }
 
     /// The next field, nil at the end of the message.
-    mutating func next() throws(WireFormatError) -> Field? {
+    package mutating func next() throws(WireFormatError) -> Field? {
         while !cursor.isAtEnd {
             let (number, wireType) = try readTag()
             if wireType == 3 {
@@ -54,7 +54,7 @@ struct ProtobufReader: Sendable {
     }
 
     /// A reader for a message that is a field of this one.
-    func nested(_ bytes: ArraySlice<UInt8>) throws(WireFormatError) -> ProtobufReader {
+    package func nested(_ bytes: ArraySlice<UInt8>) throws(WireFormatError) -> ProtobufReader {
         guard depth < Self.maximumDepth else {
             throw WireFormatError("protobuf messages nested deeper than \(Self.maximumDepth)")
         }
@@ -62,7 +62,7 @@ struct ProtobufReader: Sendable {
     }
 
     /// A `string` field's text; protocol buffers demand valid UTF-8.
-    static func string(_ bytes: ArraySlice<UInt8>) throws(WireFormatError) -> String {
+    package static func string(_ bytes: ArraySlice<UInt8>) throws(WireFormatError) -> String {
         guard let text = String(validating: bytes, as: UTF8.self) else {
             throw WireFormatError("protobuf string is not UTF-8")
         }

@@ -1,7 +1,7 @@
 /// Bytes as digits of a few bits each, highest bits first: the work of ``Base32`` and ``Base64``.
-enum BitGroups {
+package enum BitGroups {
     /// Writes bytes with the digits of an alphabet, the last one filled up with zero bits.
-    static func encode(_ bytes: some Sequence<UInt8>, bits width: Int, alphabet: [UInt8]) -> [UInt8] {
+    package static func encode(_ bytes: some Sequence<UInt8>, bits width: Int, alphabet: [UInt8]) -> [UInt8] {
         let mask = 1 << width - 1
         var text: [UInt8] = []
         text.reserveCapacity((bytes.underestimatedCount * 8 + width - 1) / width)
@@ -24,7 +24,7 @@ enum BitGroups {
     /// - Parameters:
     ///   - name: What the text is called in errors.
     ///   - digit: The value of a character; nil when it is none of the alphabet.
-    static func decode(
+    package static func decode(
         _ text: some Sequence<UInt8>, bits width: Int, _ name: String, digit: (UInt8) -> Int?
     ) throws(WireFormatError) -> [UInt8] {
         var bytes: [UInt8] = []

@@ -1,11 +1,11 @@
 /// One component of a multiaddr: a protocol and its value's bytes, valid by construction.
-struct MultiaddrComponent: Hashable, Sendable {
-    let type: MultiaddrProtocol
+package struct MultiaddrComponent: Hashable, Sendable {
+    package let type: MultiaddrProtocol
     /// The value without its length prefix.
-    let value: ArraySlice<UInt8>
+    package let value: ArraySlice<UInt8>
 
     /// Takes one component from binary.
-    init(from cursor: inout ByteCursor) throws(WireFormatError) {
+    package init(from cursor: inout ByteCursor) throws(WireFormatError) {
         let code = try Varint.readMultiformats(from: &cursor)
         // The length of an unknown value is unknown too, so nothing after it can be read either.
         guard let type = MultiaddrProtocol.find(code: code) else {
@@ -25,21 +25,21 @@ struct MultiaddrComponent: Hashable, Sendable {
     }
 
     /// Makes a component whose value is text; `text` is empty for protocols without a value.
-    init(type: MultiaddrProtocol, text: Substring) throws(WireFormatError) {
+    package init(type: MultiaddrProtocol, text: Substring) throws(WireFormatError) {
         self.type = type
         value = try Self.parse(type, text)[...]
         try validate()
     }
 
-    init(type: MultiaddrProtocol, uncheckedValue: [UInt8]) {
+    package init(type: MultiaddrProtocol, uncheckedValue: [UInt8]) {
         self.type = type
         value = uncheckedValue[...]
     }
 
     /// Number from a ``MultiaddrProtocol/ValueKind/port`` or one-byte value.
-    var number: UInt16 { value.reduce(0) { $0 << 8 | UInt16($1) } }
+    package var number: UInt16 { value.reduce(0) { $0 << 8 | UInt16($1) } }
 
-    func append(to bytes: inout [UInt8]) {
+    package func append(to bytes: inout [UInt8]) {
         Varint.append(type.code, to: &bytes)
         switch type.kind {
         case .name, .path, .escapedText, .peerID, .certificateHash: Varint.append(UInt64(value.count), to: &bytes)
@@ -49,7 +49,7 @@ struct MultiaddrComponent: Hashable, Sendable {
     }
 
     /// `/name` or `/name/value`.
-    var text: String {
+    package var text: String {
         switch type.kind {
         case .none: return "/\(type.name)"
         case .ip4, .ip6: return "/\(type.name)/\(IPAddress(bytes: value)?.description ?? "")"

@@ -1,9 +1,9 @@
 /// Text that names its base by its first character: the few bases peers use for IDs.
-enum Multibase {
+package enum Multibase {
     /// Longest text accepted.
-    static let maximumTextLength = 256
+    package static let maximumTextLength = 256
 
-    static func decode(_ text: some StringProtocol) throws(WireFormatError) -> [UInt8] {
+    package static func decode(_ text: some StringProtocol) throws(WireFormatError) -> [UInt8] {
         guard text.utf8.count <= maximumTextLength else {
             throw WireFormatError("multibase text longer than \(maximumTextLength): \(WireFormatError.quote(text))")
         }

@@ -2,14 +2,14 @@ import Synchronization
 
 /// What a set of ``InMemoryPeerRouter``s know together: the stand-in for a network within one process.
 public final class InMemoryPeerNetwork: Sendable {
-    struct State {
+    package struct State {
         /// Providers per key, in the order of their announcements.
-        var providers: [String: [Peer]] = [:]
+        package var providers: [String: [Peer]] = [:]
         /// All members in the order in which they joined.
-        var members: [Peer] = []
+        package var members: [Peer] = []
     }
 
-    let state = Mutex(State())
+    package let state = Mutex(State())
 
     /// Makes a network without members.
     public init() {}

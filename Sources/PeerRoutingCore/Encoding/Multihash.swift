@@ -1,31 +1,20 @@
-import Crypto
-
 /// A digest that names its function: varint code, varint length, digest.
-struct Multihash: Hashable, Sendable {
-    static let identity: UInt64 = 0x00
-    static let sha2256: UInt64 = 0x12
+package struct Multihash: Hashable, Sendable {
+    package static let identity: UInt64 = 0x00
+    package static let sha2256: UInt64 = 0x12
     /// Longest digest accepted, in bytes.
-    static let maximumDigestLength = 128
+    package static let maximumDigestLength = 128
 
-    let code: UInt64
-    let digest: [UInt8]
+    package let code: UInt64
+    package let digest: [UInt8]
 
-    init(code: UInt64, digest: [UInt8]) {
+    package init(code: UInt64, digest: [UInt8]) {
         self.code = code
         self.digest = digest
     }
 
-    /// The SHA2-256 multihash of the given bytes: for the UTF-8 of a registry string, its DHT key.
-    static func sha256(of bytes: some Collection<UInt8>) -> Multihash {
-        var hasher = SHA256()
-        if bytes.withContiguousStorageIfAvailable({ hasher.update(bufferPointer: UnsafeRawBufferPointer($0)) }) == nil {
-            Array(bytes).withUnsafeBytes { hasher.update(bufferPointer: $0) }
-        }
-        return Multihash(code: sha2256, digest: Array(hasher.finalize()))
-    }
-
     /// Takes exactly one multihash from all of the input.
-    init(parsing bytes: ArraySlice<UInt8>) throws(WireFormatError) {
+    package init(parsing bytes: ArraySlice<UInt8>) throws(WireFormatError) {
         var cursor = ByteCursor(bytes)
         code = try Varint.readMultiformats(from: &cursor)
         let value = try cursor.readLengthPrefixed()
@@ -40,14 +29,14 @@ struct Multihash: Hashable, Sendable {
     }
 
     /// The encoded form; 34 bytes for SHA2-256.
-    var bytes: [UInt8] {
+    package var bytes: [UInt8] {
         var bytes = Varint.encode(code)
         Varint.append(UInt64(digest.count), to: &bytes)
         return bytes + digest
     }
 
     /// The CID (version 1, raw content) in base32, for display: how other tools print a DHT key.
-    var contentIdentifierText: String {
+    package var contentIdentifierText: String {
         "b" + Base32.encode([0x01, 0x55] + bytes)
     }
 }

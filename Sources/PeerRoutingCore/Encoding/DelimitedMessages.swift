@@ -1,13 +1,13 @@
 import NIOCore
 
 /// Messages on a stream, each behind its length as a multiformats varint.
-enum DelimitedMessage {
-    static func append(_ message: some Collection<UInt8>, to buffer: inout ByteBuffer) {
+package enum DelimitedMessage {
+    package static func append(_ message: some Collection<UInt8>, to buffer: inout ByteBuffer) {
         buffer.writeBytes(Varint.encode(UInt64(message.count)))
         buffer.writeBytes(message)
     }
 
-    static func encode(_ message: some Collection<UInt8>) -> [UInt8] {
+    package static func encode(_ message: some Collection<UInt8>) -> [UInt8] {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(message.count + 5)
         Varint.append(UInt64(message.count), to: &bytes)
@@ -19,26 +19,26 @@ enum DelimitedMessage {
 /// Takes messages from a stream that arrives in fragments.
 ///
 /// A message's storage grows with the bytes that arrived, never to the length its sender claimed.
-struct DelimitedMessageDecoder: Sendable {
+package struct DelimitedMessageDecoder: Sendable {
     /// Longest message accepted, in bytes.
-    let maximumLength: Int
+    package let maximumLength: Int
 
     private var length = MultiformatsVarintDecoder()
     private var expected: Int?
     private var partial: [UInt8] = []
 
-    init(maximumLength: Int) {
+    package init(maximumLength: Int) {
         self.maximumLength = maximumLength
     }
 
     /// Bytes held of a message that is not complete.
-    var bufferedBytes: Int { partial.count }
+    package var bufferedBytes: Int { partial.count }
 
     /// True between messages: the end of the stream here loses nothing.
-    var isBetweenMessages: Bool { expected == nil && length.isEmpty }
+    package var isBetweenMessages: Bool { expected == nil && length.isEmpty }
 
     /// The next message, or nil when more bytes are needed; what it takes is removed from `buffer`.
-    mutating func next(from buffer: inout ByteBuffer) throws(WireFormatError) -> [UInt8]? {
+    package mutating func next(from buffer: inout ByteBuffer) throws(WireFormatError) -> [UInt8]? {
         while expected == nil {
             guard let byte = buffer.readInteger(as: UInt8.self) else { return nil }
             guard let value = try length.push(byte) else { continue }
