@@ -219,4 +219,48 @@ import Testing
         #expect(cleanup.errors.contains("the registry configuration is restored"), "\(cleanup.errors)")
         #expect(Self.entries(path) == ["quay.io/hosts.toml": Data(own.utf8)])
     }
+
+    /// As in a privileged container with the host's process namespace: systemd is asked in the namespaces of process 1.
+    @Test func restartsThroughTheHost() async throws {
+        let directory = try TemporaryDirectory("c")
+        let containerd = try await TestContainerd.start(in: directory)
+        let stub = try directory.write("#!/bin/sh\necho \"$*\" >> \(directory.path("asked"))\n", to: "systemctl")
+        let prepare =
+            "\(try Project.program()) containerd-prep --restart-systemd --containerd-config-file \(containerd.configurationFile)"
+            + " --containerd-sock \(containerd.socket)"
+        // The host has a systemctl of its own, which the container does not see.
+        try await Command.check([
+            "unshare", "--pid", "--fork", "--mount-proc", "sh", "-ec",
+            "mount -t tmpfs none /usr/local/sbin; install \(stub) /usr/local/sbin/systemctl; "
+                + "unshare --mount sh -ec 'umount /usr/local/sbin; test ! -e /usr/local/sbin/systemctl; \(prepare)'",
+        ])
+        #expect(Self.entries(directory.path)["asked"] == Data("restart containerd\n".utf8))
+        #expect(Self.entries(directory.path)["config.toml.spegel-backup"] != nil)
+    }
+
+    /// What containerd refused is not tried again and again, which would restart it each time, until the file changes.
+    @Test func aRefusedChangeIsTriedOnce() async throws {
+        let directory = try TemporaryDirectory("c")
+        let file = try directory.write("version = 2\n", to: "config.toml")
+        let restarts = directory.path("restarts")
+        let prep = try await ChildProcess.start([
+            try Project.program(), "containerd-prep", "--containerd-config-file", file, "--containerd-sock",
+            directory.path("none"), "--interval", "50ms", "--restart-command", "echo >> \(restarts); exit 1",
+        ])
+        func untilRestarts(_ count: Int) async throws {
+            _ = try await prep.until("\(count) restarts") { () -> Bool? in
+                (FileManager.default.contents(atPath: restarts)?.count ?? 0) >= count ? true : nil
+            }
+        }
+        // Each try restarts twice: with the change, and with the former file.
+        try await untilRestarts(2)
+        try await Task.sleep(for: .seconds(1))
+        #expect(FileManager.default.contents(atPath: restarts)?.count == 2)
+        try Data("version = 2 # changed\n".utf8).write(to: URL(fileURLWithPath: file))
+        try await untilRestarts(4)
+        prep.send(SIGTERM)
+        #expect(try await prep.wait() == .exited(0))
+        #expect(FileManager.default.contents(atPath: restarts)?.count == 4)
+        #expect(FileManager.default.contents(atPath: file) == Data("version = 2 # changed\n".utf8))
+    }
 }
