@@ -240,6 +240,18 @@ import Testing
         #expect(kept.first?.contains("discard_unpacked_layers = false") == true)
     }
 
+    @Test func parallelLayerFetch() throws {
+        let transfer = "[plugins.'io.containerd.transfer.v1.local']\nconcurrent_layer_fetch_buffer = 8388608"
+        #expect(try Self.images(transfer, 2, 1).parallelLayerFetch?.line == 4)
+        #expect(try Self.images("concurrent_layer_fetch_buffer = 8388608", 2, 1).parallelLayerFetch == nil)
+        #expect(try Self.images("use_local_image_pull = true\n\(transfer)", 2, 1).parallelLayerFetch == nil)
+        let local = "use_local_image_pull = true\nconcurrent_layer_fetch_buffer = 8388608"
+        #expect(try Self.images(local, 2, 1).parallelLayerFetch?.line == 4)
+        #expect(
+            try Self.images("use_local_image_pull = true\nconcurrent_layer_fetch_buffer = 0", 2, 1).parallelLayerFetch
+                == nil)
+    }
+
     @Test func theOldTableCountsMoreInAFileOfVersion2() throws {
         let text =
             "version = 2\n[plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = '/new'\n\(Self.registryTable)]\nconfig_path = '/old'\n"

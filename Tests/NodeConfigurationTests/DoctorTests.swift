@@ -90,6 +90,16 @@ import Testing
             $0.ingestAccess = .denied("Permission denied")
         },
         Fault(name: "containerd 1.5", check: Doctor.version, fix: "1.6") { $0.socket = .answers(version: "1.5.9") },
+        Fault(name: "parallel layer fetch", check: Doctor.version, fix: "concurrent_layer_fetch_buffer = 0") {
+            $0.socket = .answers(version: "2.2.1")
+            $0.configuration = configuration(
+                "version = 3\n[plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = '/etc/containerd/certs.d'\n[plugins.'io.containerd.transfer.v1.local']\nconcurrent_layer_fetch_buffer = 1048576\n",
+                release: ContainerdRelease(major: 2, minor: 2))
+        },
+        Fault(name: "a file that containerd 1.6 refuses", check: Doctor.version, fix: "quay.io/hosts.toml") {
+            $0.socket = .answers(version: "1.6.20~ds1")
+            $0.hosts?.append(.init(name: "quay.io", file: Array("server = 'https://quay.io'".utf8)))
+        },
         Fault(name: "a CRI plugin that is not loaded", check: Doctor.cri, fix: "/etc/containerd/config.toml") {
             $0.criPlugin = .denied("io.containerd.grpc.v1.cri: invalid plugin config")
         },

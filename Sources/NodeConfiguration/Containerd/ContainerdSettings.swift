@@ -184,6 +184,8 @@ package struct ContainerdConfigurationFiles: Sendable {
         case disableSnapshotAnnotations = "disable_snapshot_annotations"
         case maxConcurrentDownloads = "max_concurrent_downloads"
         case imagePullWithSyncFS = "image_pull_with_sync_fs"
+        /// From 2.1 on: bytes of a layer that are fetched at once by several requests; 0 for one request a layer.
+        case concurrentLayerFetchBuffer = "concurrent_layer_fetch_buffer"
 
         /// The keys below the plugin's table in a file of some version.
         package func path(version: Int64) -> [String] {
@@ -199,6 +201,7 @@ package struct ContainerdConfigurationFiles: Sendable {
                 version >= 3 ? ["disable_snapshot_annotations"] : ["containerd", "disable_snapshot_annotations"]
             case .maxConcurrentDownloads: ["max_concurrent_downloads"]
             case .imagePullWithSyncFS: ["image_pull_with_sync_fs"]
+            case .concurrentLayerFetchBuffer: ["concurrent_layer_fetch_buffer"]
             }
         }
     }
@@ -237,17 +240,30 @@ package struct ContainerdConfigurationFiles: Sendable {
             for path in [
                 plugin + setting.path(version: version), newPlugin + setting.path(version: mergesPlugins ? 3 : version),
             ] {
-                guard let value = file.document.root[path] else { continue }
-                let places =
-                    file.document.assignments.filter { $0.path.starts(with: path) }.map(\.line.lowerBound)
-                    + file.document.headers.filter { $0.path.starts(with: path) }.map(\.line.lowerBound)
-                let place = places.min() ?? 0
-                return Value(value: value, path: file.path, line: file.document.line(of: place))
+                if let value = Self.value(at: path, in: file) { return value }
             }
             // Up to 1.7 what this file says of the plugin is all that counts.
             if !mergesPlugins, file.document.root[plugin] != nil { return nil }
         }
         return nil
+    }
+
+    private static func value(at path: [String], in file: File) -> Value? {
+        guard let value = file.document.root[path] else { return nil }
+        let places =
+            file.document.assignments.filter { $0.path.starts(with: path) }.map(\.line.lowerBound)
+            + file.document.headers.filter { $0.path.starts(with: path) }.map(\.line.lowerBound)
+        return Value(value: value, path: file.path, line: file.document.line(of: places.min() ?? 0))
+    }
+
+    /// Where several requests for one layer are turned on, from 2.1 on; nil where they are off, as by default.
+    package var parallelLayerFetch: Value? {
+        let key = Setting.concurrentLayerFetchBuffer
+        let transfer = ["plugins", "io.containerd.transfer.v1.local", key.rawValue]
+        let value =
+            usesTransferService
+            ? files.reversed().lazy.compactMap { Self.value(at: transfer, in: $0) }.first : value(of: key)
+        return (value?.value.integer ?? 0) > 0 ? value : nil
     }
 
     /// The value in force by each way of merging that is possible: one where containerd's version is known.

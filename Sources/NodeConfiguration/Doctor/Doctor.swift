@@ -12,8 +12,8 @@ package enum Doctor {
         id: "content-path", title: "The content store can be read",
         consequence: "Blobs are read through containerd, slowly, or not at all.")
     package static let version = DoctorCheck(
-        id: "containerd-version", title: "containerd's version is supported",
-        consequence: "Events or services that the daemon needs are missing.")
+        id: "containerd-version", title: "containerd's version is supported, and none of its known traps is set",
+        consequence: "Services that the daemon needs are missing, or pulls fail that need not.")
     package static let cri = DoctorCheck(
         id: "cri-plugin", title: "containerd has loaded its CRI plugin",
         consequence: "The kubelet starts no pods and pulls no images.")
@@ -191,7 +191,27 @@ package enum Doctor {
             return DoctorFinding(
                 version, .failure, "containerd \(text) is older than 1.6", fix: "upgrade containerd to 1.6 or later")
         }
+        if case .success(let files)? = evidence.configuration, let value = files.parallelLayerFetch {
+            return DoctorFinding(
+                version, .warning,
+                "\(value.path) line \(value.line) fetches a layer by several requests, all of which go to the host that answered"
+                    + " first: when it fails, so does the pull",
+                fix: "set concurrent_layer_fetch_buffer = 0 in \(value.path) line \(value.line) and restart containerd")
+        }
+        if release < ContainerdRelease(major: 1, minor: 7), let name = serverOnly(evidence.hosts ?? []) {
+            let path = "\(evidence.registryDirectory)/\(name)/hosts.toml"
+            return DoctorFinding(
+                version, .warning, "containerd \(text) refuses \(path), which has only a server",
+                fix: "add a [host] table to \(path), or remove it")
+        }
         return DoctorFinding(version, .ok, "containerd \(text)")
+    }
+
+    private static func serverOnly(_ entries: [DoctorEvidence.HostsEntry]) -> String? {
+        entries.first { entry in
+            guard let file = entry.file, let document = try? TOMLDocument(parsing: file) else { return false }
+            return document.root[["server"]] != nil && document.root[["host"]] == nil
+        }?.name
     }
 
     private static func checkCRI(_ evidence: DoctorEvidence) -> DoctorFinding? {

@@ -68,9 +68,20 @@ struct PeerProbe: Sendable {
         }
         return await withTaskGroup(of: (String, DoctorEvidence.MirrorAnswer).self) { group in
             for (target, authorization) in targets {
-                group.addTask { (target, await answer("\(target)/v2/", authorization)) }
+                group.addTask { (target, await mirrorAnswer(target, authorization)) }
             }
             return await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
+        }
+    }
+
+    /// The answer of a host that containerd asks first. Every registry answers `/v2/`; a mirror has `/readyz`, too.
+    private func mirrorAnswer(_ target: String, _ authorization: String?) async -> DoctorEvidence.MirrorAnswer {
+        let base = await answer("\(target)/v2/", authorization)
+        guard case .status(200) = base else { return base }
+        switch await answer("\(target)/readyz", authorization) {
+        case .status(200), .status(500), .status(503): return base
+        case .status(let status): return .failed("is a registry, but no mirror: /readyz is \(status)")
+        case .failed(let reason): return .failed("/readyz: \(reason)")
         }
     }
 

@@ -172,6 +172,12 @@ import Testing
             seed: {
                 try write(generated.replacingOccurrences(of: node.daemon.registry, with: "\(address):9090"), hostsFile)
             }, mend: { try write(generated, hostsFile) })
+        // The upstream itself stands first.
+        try await expect(
+            "mirror-answers", "--mirror-targets",
+            seed: {
+                try write(generated.replacingOccurrences(of: node.daemon.registry, with: upstream.host), hostsFile)
+            }, mend: { try write(generated, hostsFile) })
         try await expect("daemon", "spegel registry", ["metrics-addr": "\(dead):9090"])
         try await expect("ports", "--router-addr", ["router-addr": "\(dead):5001"])
         try await expect("bootstrap", "--dns-bootstrap-domain", ["dns-bootstrap-domain": "no-such-name.invalid"])
@@ -198,6 +204,10 @@ import Testing
         #expect(["failure", "unknown"].contains(silent["own-key"]?.result ?? "failure"), "\(silent.findings)")
         second.daemon.process.send(SIGCONT)
         third.daemon.process.send(SIGCONT)
+        _ = try await node.daemon.process.until("the peers being back") { () -> Bool? in
+            let report = try await Self.doctor(options)
+            return report["own-key"]?.result == "ok" && report["peer-content"]?.result == "ok" ? true : nil
+        }
         for peer in [second, third] {
             peer.daemon.process.send(SIGTERM)
             _ = try await peer.daemon.process.wait()
