@@ -26,7 +26,11 @@ let package = Package(
     platforms: [.macOS(.v15)],
     products: [
         .library(name: "OCIDistribution", targets: ["OCIDistribution"]),
-        .library(name: "ContentStore", targets: ["ContentStore", "ContainerdContentStore"]),
+        .library(name: "ContentStore", targets: ["ContentStore"]),
+        // On its own, as it brings gRPC.
+        .library(name: "ContainerdContentStore", targets: ["ContainerdContentStore"]),
+        // For the tests of another store.
+        .library(name: "ContentStoreConformance", targets: ["ContentStoreConformance"]),
         .library(name: "PeerRouting", targets: ["PeerRouting"]),
         .library(name: "MirrorServer", targets: ["MirrorServer"]),
         .executable(name: "spegel", targets: ["spegel"]),
