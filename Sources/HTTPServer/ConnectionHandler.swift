@@ -38,6 +38,7 @@ final class ConnectionHandler: ChannelDuplexHandler {
 
     let server: ServerContext
     private let table: ConnectionTable
+    private let source: String?
     private let isRefused: Bool
     /// Position in ``table``.
     var tableIndex = -1
@@ -61,8 +62,11 @@ final class ConnectionHandler: ChannelDuplexHandler {
     private var bytesQueued: UInt64 = 0
     private var progressMark: (queued: UInt64, waiting: Int) = (0, 0)
 
-    /// - Parameter isRefused: answer the first request `503` because there are too many connections.
-    init(server: ServerContext, table: ConnectionTable, isRefused: Bool = false) {
+    /// - Parameters:
+    ///   - source: the IP address under which the connection was counted in.
+    ///   - isRefused: answer the first request `503` because there are too many connections.
+    init(server: ServerContext, table: ConnectionTable, source: String? = nil, isRefused: Bool = false) {
+        self.source = source
         self.server = server
         self.table = table
         self.isRefused = isRefused
@@ -439,7 +443,7 @@ final class ConnectionHandler: ChannelDuplexHandler {
         let last = phase
         phase = .closed
         if case .responding(let exchange) = last { exchange.connectionClosed() }
-        server.release()
+        server.release(source)
         // Last, so that an empty table means that everything is reported and counted.
         table.remove(self)
     }

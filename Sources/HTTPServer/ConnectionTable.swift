@@ -1,4 +1,5 @@
 import Logging
+import NIOConcurrencyHelpers
 import NIOCore
 import Synchronization
 
@@ -95,6 +96,8 @@ final class ServerContext: Sendable {
     let observer: (any RequestObserver)?
     let logger: Logger
     private let open = Atomic<Int>(0)
+    /// Connections by source address; as many entries at most as there are connections.
+    private let sources = NIOLockedValueBox<[String: Int]>([:])
 
     /// How a new connection is handled.
     enum Admission {
@@ -115,17 +118,35 @@ final class ServerContext: Sendable {
     /// Connections that are open now, refused ones included.
     var openConnections: Int { open.load(ordering: .relaxed) }
 
-    /// Counts a new connection in; ``release()`` must follow unless it is dropped.
-    func admit() -> Admission {
+    /// Counts a new connection in; ``release(_:)`` must follow unless it is dropped.
+    ///
+    /// - Parameter source: The IP address that it comes from; nil for one that has none, which counts for no source.
+    func admit(_ source: String? = nil) -> Admission {
         let count = open.add(1, ordering: .relaxed).newValue
-        if count <= limits.connections { return .serve }
-        if count <= limits.connections + limits.refusedConnections { return .refuse }
-        release()
+        let ofSource = source.map { source in
+            sources.withLockedValue { sources in
+                sources[source, default: 0] += 1
+                return sources[source, default: 0]
+            }
+        }
+        if count <= limits.connections, ofSource ?? 0 <= limits.connectionsPerSource { return .serve }
+        // Those that are refused are bounded, of all sources and of each.
+        if count <= limits.connections + limits.refusedConnections,
+            ofSource ?? 0 <= limits.connectionsPerSource + limits.refusedConnections
+        {
+            return .refuse
+        }
+        release(source)
         return .drop
     }
 
     /// Counts a connection out.
-    func release() {
+    func release(_ source: String? = nil) {
         open.subtract(1, ordering: .relaxed)
+        guard let source else { return }
+        sources.withLockedValue { sources in
+            guard let count = sources[source] else { return }
+            sources[source] = count > 1 ? count - 1 : nil
+        }
     }
 }

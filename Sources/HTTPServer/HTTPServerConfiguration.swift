@@ -62,6 +62,9 @@ public struct HTTPLimits: Sendable, Hashable {
 
     /// Most connections that are served. Beyond it a request is answered `503` and the connection closed.
     public var connections = 16_384
+    /// Most connections of one source address that are served, so that one client leaves room for others and for health
+    /// checks. Beyond it as beyond ``connections``.
+    public var connectionsPerSource = 12_288
     /// Most connections above ``connections`` that are still accepted in order to answer `503`. Beyond it a connection
     /// is closed at once.
     public var refusedConnections = 256
@@ -87,6 +90,7 @@ public struct HTTPLimits: Sendable, Hashable {
         limits.discardedBodyBytes = max(discardedBodyBytes, 0)
         limits.lingerBytes = max(lingerBytes, 0)
         limits.connections = max(connections, 1)
+        limits.connectionsPerSource = max(connectionsPerSource, 1)
         limits.refusedConnections = max(refusedConnections, 0)
         limits.fileRegionBytes = max(fileRegionBytes, 4096)
         limits.inlineFileBytes = min(max(inlineFileBytes, 0), 1024 * 1024)

@@ -169,15 +169,16 @@ package final class HTTPServerCore: Service, Sendable {
                 guard let table = tablesByLoop[ObjectIdentifier(channel.eventLoop)] else {
                     return channel.eventLoop.makeFailedFuture(ChannelError.inappropriateOperationForState)
                 }
-                let admission = context.admit()
+                let source = channel.remoteAddress?.ipAddress
+                let admission = context.admit(source)
                 guard admission != .drop else { return channel.close() }
                 let handler = ConnectionHandler(
-                    server: context, table: table.value, isRefused: admission == .refuse)
+                    server: context, table: table.value, source: source, isRefused: admission == .refuse)
                 do {
                     try channel.pipeline.syncOperations.addHandler(handler)
                     return channel.eventLoop.makeSucceededVoidFuture()
                 } catch {
-                    context.release()
+                    context.release(source)
                     return channel.eventLoop.makeFailedFuture(error)
                 }
             }

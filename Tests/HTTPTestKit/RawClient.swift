@@ -38,11 +38,12 @@ package final class RawClient {
 
     /// Connects, runs `body`, closes.
     package static func with<Result>(
-        port: Int, host: String = "127.0.0.1", receiveBuffer: Int? = nil,
+        port: Int, host: String = "127.0.0.1", from source: String? = nil, receiveBuffer: Int? = nil,
         _ body: (RawClient) async throws -> Result
     ) async throws -> Result {
         var bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .channelOption(.allowRemoteHalfClosure, value: true)
+        if let source { bootstrap = bootstrap.bind(to: try SocketAddress(ipAddress: source, port: 0)) }
         if let receiveBuffer {
             bootstrap = bootstrap.channelOption(.socketOption(.so_rcvbuf), value: receiveBuffer)
         }

@@ -180,6 +180,34 @@ import Testing
         }
     }
 
+    /// One client that opens all the connections it can leaves room for others.
+    @Test func oneSourceLeavesRoomForOthers() async throws {
+        let fixture = try await Fixture()
+        var limits = HTTPLimits()
+        limits.connections = 8
+        limits.connectionsPerSource = 2
+        limits.refusedConnections = 1
+        try await withServer(store: fixture.store, limits: limits) { server, port in
+            try await RawClient.with(port: port) { first in
+                #expect(try await first.request("/v2/").status == 200)
+                try await RawClient.with(port: port) { second in
+                    #expect(try await second.request("/v2/").status == 200)
+                    try await RawClient.with(port: port) { third async throws in
+                        #expect(try await third.request("/livez").status == 503)
+                    }
+                    try await RawClient.with(port: port, from: "127.0.0.9") { other async throws in
+                        #expect(try await other.request("/livez").status == 200)
+                    }
+                    #expect(try await first.request("/v2/").status == 200)
+                }
+            }
+            try await eventually("all are counted out") { server.openConnections == 0 }
+            try await RawClient.with(port: port) { client async throws in
+                #expect(try await client.request("/v2/").status == 200)
+            }
+        }
+    }
+
     @Test func gracefulShutdownLetsTransfersFinish() async throws {
         let files = try big(12)
         // On one event loop, so that when the idle connection has ended the busy one knows of the shutdown, too.

@@ -159,7 +159,17 @@ public final class MirrorNode: Service, Sendable {
     }
 
     private func adminRoutes() -> [AdminServer.Route] {
-        var routes: [AdminServer.Route] = []
+        // Health checks also here, where clients of the registry cannot take all connections.
+        let configuration = self.configuration
+        var routes: [AdminServer.Route] = [
+            AdminServer.Route("/livez") { _ in AdminServer.Response(body: ByteBuffer()) },
+            AdminServer.Route("/readyz") { _ in
+                let problem = Self.problem(configuration)
+                return AdminServer.Response(
+                    problem == nil ? .ok : .internalServerError, fields: [("Cache-Control", "no-store")],
+                    body: ByteBuffer(string: problem.map { "\($0)\n" } ?? ""))
+            },
+        ]
         if let metrics = configuration.metrics as? PrometheusRegistry { routes.append(.metrics(metrics)) }
         if configuration.servesDebugPages {
             if let router = configuration.router { routes.append(.metadata(router)) }

@@ -156,6 +156,16 @@ import Testing
         #expect(daemon.log.last?.message == "stopped")
     }
 
+    @Test func healthChecksAreOnTheMetricsPortToo() async throws {
+        let layout = try await TestImages.small()
+        let daemon = try await TestDaemon.start(store: layout.path, ports: .init(metrics: 9090))
+        for path in ["/livez", "/readyz"] {
+            #expect(try await RawConnection(daemon.address, 9090).request("GET", path).status == 200)
+        }
+        daemon.process.send(SIGTERM)
+        _ = try await daemon.process.wait()
+    }
+
     @Test func theHelpPageHasDefaultsAndVariables() async throws {
         let page = try await Command.check(try Project.program(), "registry", "--help")
         #expect(page.contains("Default: :5000. Variable: REGISTRY_ADDR"))
