@@ -157,7 +157,10 @@ let package = Package(
         .target(
             name: "SpegelCommands",
             dependencies: [
-                "OCIDistribution", "ContentStore", "ContainerdContentStore", "PeerRouting", "MirrorServer",
+                "OCIDistribution", "ContentStore", "ContainerdContentStore", "PeerRouting", "PeerRoutingCore",
+                "MirrorServer",
+                // Re-exported by MirrorServer; named, so that a change of theirs compiles this again.
+                "HTTPServer", "PrometheusMetrics",
                 "RegistryClient", "NodeConfiguration", "CNodeSystem", "CBuildInfo",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
