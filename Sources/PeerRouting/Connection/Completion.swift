@@ -1,4 +1,5 @@
 import NIOConcurrencyHelpers
+import Synchronization
 
 /// A result that one side sets once, from any thread, and any number of tasks wait for.
 final class Completion<Value: Sendable>: Sendable {
@@ -60,5 +61,28 @@ final class Completion<Value: Sendable>: Sendable {
             }
             waiter?.resume(throwing: CancellationError())
         }
+    }
+}
+
+/// Tells the first who asks, from whatever thread, that it is the first.
+final class FirstOnly: Sendable {
+    private let isTaken = Atomic<Bool>(false)
+
+    func claim() -> Bool {
+        !isTaken.exchange(true, ordering: .acquiringAndReleasing)
+    }
+}
+
+/// Runs something the first time it is asked to.
+final class RunOnce: Sendable {
+    private let first = FirstOnly()
+    private let body: @Sendable () -> Void
+
+    init(_ body: @escaping @Sendable () -> Void) {
+        self.body = body
+    }
+
+    func run() {
+        if first.claim() { body() }
     }
 }
