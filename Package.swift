@@ -96,9 +96,29 @@ let package = Package(
             name: "PeerRoutingCore", dependencies: [.product(name: "NIOCore", package: "swift-nio")],
             swiftSettings: strict),
         .target(
-            name: "PeerRouting",
+            name: "ResourceLimits",
             dependencies: [
                 "PeerRoutingCore",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+            ],
+            swiftSettings: strict
+        ),
+        // Identities and connections: everything of libp2p below the DHT.
+        .target(
+            name: "Libp2p",
+            dependencies: [
+                "PeerRoutingCore", "ResourceLimits",
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "DequeModule", package: "swift-collections"),
+            ] + nio,
+            swiftSettings: strict
+        ),
+        .target(
+            name: "PeerRouting",
+            dependencies: [
+                "PeerRoutingCore", "Libp2p", "ResourceLimits",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Metrics", package: "swift-metrics"),
@@ -114,7 +134,7 @@ let package = Package(
         .target(
             name: "HTTPServer",
             dependencies: [
-                "OCIDistribution", "ContentStore",
+                "OCIDistribution", "ContentStore", "ResourceLimits",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
@@ -130,6 +150,7 @@ let package = Package(
             name: "MirrorServer",
             dependencies: [
                 "OCIDistribution", "ContentStore", "HTTPServer", "PrometheusMetrics", "PeerRoutingCore",
+                "ResourceLimits",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "DequeModule", package: "swift-collections"),
@@ -257,12 +278,32 @@ let package = Package(
             ] + nio,
             swiftSettings: strict
         ),
+        .target(
+            name: "PeerTestKit",
+            dependencies: ["Libp2p", "SpawnKit", .product(name: "Logging", package: "swift-log")] + nio,
+            path: "Tests/PeerTestKit",
+            resources: [.copy("Vectors")],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "PeerRoutingCoreTests",
+            dependencies: ["PeerRoutingCore", "PeerTestKit", "Libp2p"],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "Libp2pTests",
+            dependencies: [
+                "Libp2p", "ResourceLimits", "PeerTestKit", .product(name: "NIOEmbedded", package: "swift-nio"),
+                .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
+            ] + nio,
+            swiftSettings: strict
+        ),
         .testTarget(
             name: "PeerRoutingTests",
-            dependencies: ["PeerRouting", "SpawnKit", .product(name: "NIOEmbedded", package: "swift-nio")] + nio + [
+            dependencies: [
+                "PeerRouting", "PeerTestKit", .product(name: "NIOEmbedded", package: "swift-nio"),
                 .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
-            ],
-            resources: [.copy("Vectors")],
+            ] + nio,
             swiftSettings: strict
         ),
         .testTarget(

@@ -1,4 +1,4 @@
-@testable import PeerRouting
+@testable import Libp2p
 
 /// What a peer tells about itself: bounded, whatever it sends; and what is kept can be sent on.
 func fuzzIdentify(_ input: UnsafeBufferPointer<UInt8>) {

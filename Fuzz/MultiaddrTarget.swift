@@ -1,4 +1,4 @@
-import PeerRouting
+import PeerRoutingCore
 
 /// Multiaddrs and peer IDs, in binary and as text: what parses prints and parses back.
 func fuzzMultiaddr(_ input: UnsafeBufferPointer<UInt8>) {

@@ -1,6 +1,6 @@
 import NIOCore
 
-@testable import PeerRouting
+@testable import Libp2p
 
 /// Both sides of the negotiation of protocols.
 func fuzzMultistream(_ input: UnsafeBufferPointer<UInt8>) {

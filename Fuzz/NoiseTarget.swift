@@ -1,7 +1,7 @@
 import Crypto
 import NIOCore
 
-@testable import PeerRouting
+@testable import Libp2p
 
 /// The handshake as either side, what it carries, and the frames after it. The first byte says which.
 func fuzzNoise(_ input: UnsafeBufferPointer<UInt8>) {

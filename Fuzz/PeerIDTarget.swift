@@ -1,4 +1,4 @@
-@testable import PeerRouting
+@testable import PeerRoutingCore
 
 /// Peer IDs in binary and in every text form, public keys, and private keys in PEM.
 func fuzzPeerID(_ input: UnsafeBufferPointer<UInt8>) {

@@ -1,4 +1,4 @@
-@testable import PeerRouting
+@testable import Libp2p
 
 /// Any protobuf message, its fields also taken for messages, as deep as the reader goes.
 func fuzzProtobuf(_ input: UnsafeBufferPointer<UInt8>) {

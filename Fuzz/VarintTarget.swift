@@ -1,6 +1,7 @@
 import NIOCore
 
-@testable import PeerRouting
+@testable import Libp2p
+@testable import PeerRoutingCore
 
 /// Variable-length integers by both rules, and messages behind such a length.
 func fuzzVarint(_ input: UnsafeBufferPointer<UInt8>) {

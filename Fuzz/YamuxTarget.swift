@@ -1,6 +1,6 @@
 import NIOCore
 
-@testable import PeerRouting
+@testable import Libp2p
 
 /// The frames of a multiplexer, in any order.
 func fuzzYamux(_ input: UnsafeBufferPointer<UInt8>) {

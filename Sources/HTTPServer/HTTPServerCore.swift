@@ -2,6 +2,7 @@ import Logging
 import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
+import ResourceLimits
 import ServiceLifecycle
 
 #if canImport(Darwin)
@@ -151,7 +152,8 @@ package final class HTTPServerCore: Service, Sendable {
             .serverChannelOption(.maxMessagesPerRead, value: 64)
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(Self.acceptBackoff(context.logger))
+                    try channel.pipeline.syncOperations.addHandler(
+                        AcceptBackoffHandler.logging("connections", to: context.logger))
                 }
             }
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
@@ -182,20 +184,6 @@ package final class HTTPServerCore: Service, Sendable {
                     return channel.eventLoop.makeFailedFuture(error)
                 }
             }
-    }
-
-    /// Waits before connections are accepted again when the process or the system has no more descriptors, instead of
-    /// trying without a pause. Logged once a minute.
-    private static func acceptBackoff(_ logger: Logger) -> AcceptBackoffHandler {
-        var isQuietUntil = NIODeadline.uptimeNanoseconds(0)
-        return AcceptBackoffHandler(shouldForwardIOErrorCaught: false) { error in
-            let now = NIODeadline.now()
-            if now >= isQuietUntil {
-                isQuietUntil = now + .minutes(1)
-                logger.warning("connections cannot be accepted for now", metadata: ["error": "\(error)"])
-            }
-            return .milliseconds(100)
-        }
     }
 
     /// Binds every socket address behind `address`, all to the same port.

@@ -1,2 +1,4 @@
-// The vocabulary of peers is part of this module's interface: `PeerID`, `Peer`, `PeerRouter`, `Multiaddr`, `IPAddress`.
+// Identities, connections and the vocabulary of peers are part of this module's interface: `NodeIdentity`, `HostLimits`,
+// `PeerID`, `Peer`, `PeerRouter`, `Multiaddr`, `IPAddress`.
+@_exported public import Libp2p
 @_exported public import PeerRoutingCore

@@ -9,7 +9,7 @@ final class MirrorContext: Sendable {
     let router: any PeerRouter
     let finder: PeerFinder
     let directory = PeerDirectory()
-    let budget: ByteBudget
+    let memory: TransferMemory
     let hashing: HashPool
     let metrics: MirrorMetrics
     let logger: Logger
@@ -28,7 +28,7 @@ final class MirrorContext: Sendable {
         self.logger = logger
         authorization = configuration.peers.credentials?.authorization
         finder = PeerFinder(router: router)
-        budget = ByteBudget(
+        memory = TransferMemory(
             streamingBytes: configuration.streamingBytes, heldBytes: configuration.heldBytes,
             chunk: configuration.peers.receiveBytes)
     }

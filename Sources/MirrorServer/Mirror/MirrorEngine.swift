@@ -75,7 +75,7 @@ package final class MirrorEngine: MissHandler, Service {
         let router = context.router
         let pool = PeerPool(
             eventLoop: eventLoop, configuration: context.configuration.peers, share: share,
-            directory: context.directory, budget: context.budget,
+            directory: context.directory, memory: context.memory,
             makeClock: { [context] in context.makeClock(on: eventLoop) },
             onUnreachable: { router.reportUnreachable($0) })
         return MirrorLoop(eventLoop: eventLoop, pool: pool)

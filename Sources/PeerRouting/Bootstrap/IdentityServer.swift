@@ -3,6 +3,7 @@ import NIOCore
 import NIOHTTP1
 import NIOPosix
 import NIOSSL
+import ResourceLimits
 
 /// Serves this node's own record at `/id`, so that others can bootstrap by it over HTTP.
 final class IdentityServer: Sendable {
@@ -40,7 +41,8 @@ final class IdentityServer: Sendable {
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(AcceptBackoffHandler.logging(to: logger))
+                    try channel.pipeline.syncOperations.addHandler(
+                        AcceptBackoffHandler.logging("connections of peers", to: logger))
                 }
             }
             .childChannelInitializer { channel in

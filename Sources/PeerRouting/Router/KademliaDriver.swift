@@ -56,7 +56,7 @@ final class KademliaDriver: Sendable {
         }
         host.registerMessageHandler(LeaveMessage.protocolID) { [self] message, reply in
             perform { $0.peerLeft(message.peer, now: .now()) }
-            reply.stayingSilent()
+            reply.ignore()
         }
         host.setEventHandler { [self] event in
             switch event {
@@ -150,7 +150,7 @@ final class KademliaDriver: Sendable {
             guard !state.isStopped else { return reply.reset("stopping") }
             switch state.node.respond(to: request, from: message.peer, now: .now()) {
             case .answer(let answer): reply.respond(answer.encoded())
-            case .silence: reply.stayingSilent()
+            case .silence: reply.ignore()
             case .reset(let reason): reply.reset(reason)
             }
             carryOut(state)

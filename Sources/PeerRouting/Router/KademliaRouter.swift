@@ -203,7 +203,7 @@ public final class KademliaRouter: PeerRouter, Service {
                     if host.protocols(of: peer)?.contains(LeaveMessage.protocolID) ?? false {
                         try? await host.send([[]], to: peer, protocolID: LeaveMessage.protocolID)
                     } else {
-                        await host.withdraw(protocolID, tellingPeer: peer)
+                        await host.withdraw(protocolID, notifying: peer)
                     }
                     return true
                 }

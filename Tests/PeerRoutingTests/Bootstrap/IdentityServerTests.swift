@@ -2,6 +2,7 @@ import Foundation
 import Logging
 import NIOCore
 import NIOPosix
+import PeerTestKit
 import Testing
 
 @testable import PeerRouting

@@ -1,5 +1,6 @@
 import Foundation
 import NIOCore
+import PeerTestKit
 import Testing
 
 @testable import PeerRouting

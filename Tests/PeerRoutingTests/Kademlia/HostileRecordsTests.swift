@@ -1,4 +1,5 @@
 import NIOCore
+import PeerTestKit
 import Testing
 
 @testable import PeerRouting
@@ -139,5 +140,15 @@ import Testing
         #expect(node.checking.count + node.probing.count <= 2 * node.configuration.checks)
         #expect(node.departed.count <= 4096 && node.health.count <= 4096 && node.probedAt.count <= 4097)
         #expect(node.connections.count == 3 && node.table.count == 3)
+    }
+
+    @Test func anAnnouncementMayBeHeldToTheAddressItCameFrom() throws {
+        let given = try ["/ip4/10.1.2.3/tcp/1", "/ip4/10.9.9.9/tcp/1"].map { try Multiaddr(parsing: $0) }
+        let message = KadMessage(
+            kind: .addProvider, key: [1], providerPeers: [KadContact(id: syntheticPeer(1), addresses: given)])
+        let remote = try #require(IPAddress("::ffff:10.1.2.3"))
+        let strict = AddressPolicy(requiresObservedAddress: true)
+        #expect(strict.filter(message, from: remote).providerPeers[0].addresses == [given[0]])
+        #expect(AddressPolicy().filter(message, from: remote).providerPeers[0].addresses == given)
     }
 }

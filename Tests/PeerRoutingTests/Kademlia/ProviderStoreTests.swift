@@ -1,4 +1,5 @@
 import NIOCore
+import PeerTestKit
 import Testing
 
 @testable import PeerRouting

@@ -1,5 +1,7 @@
+import PeerTestKit
 import Testing
 
+@testable import Libp2p
 @testable import PeerRouting
 
 /// What peers hear of a node that stops.

@@ -1,5 +1,6 @@
 import Logging
 import NIOConcurrencyHelpers
+import PeerTestKit
 import Testing
 
 @testable import PeerRouting

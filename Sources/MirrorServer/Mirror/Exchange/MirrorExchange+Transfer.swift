@@ -43,7 +43,7 @@ extension MirrorExchange {
         // An empty body is complete with its head, so that it is always held.
         let holds =
             checks && length <= Int64(configuration.heldContentBytes)
-            && (length == 0 || context.budget.reserve(Int(length)))
+            && (length == 0 || context.memory.held.reserve(Int(length)))
         let mode: HoldBack.Mode
         if holds {
             reserved = Int(length)
@@ -68,7 +68,7 @@ extension MirrorExchange {
 
     func countTransfer() {
         isCounted = true
-        context.budget.beginStream()
+        context.memory.beginStream()
         context.metrics.activeTransfers.increment()
     }
 
@@ -111,7 +111,7 @@ extension MirrorExchange {
     func readMore() {
         guard case .transferring(let exchange) = phase else { return }
         // Less than a batch waits for more before it is hashed.
-        let behind = (lane?.pendingBytes ?? 0) > max(2 * context.budget.chunkBytes, HashLane.batch)
+        let behind = (lane?.pendingBytes ?? 0) > max(2 * context.memory.chunkBytes, HashLane.batch)
         let isWritable = clients.isWritable || holdBack?.mode == .all
         guard isWritable, !behind else {
             monitor?.pause()

@@ -165,7 +165,7 @@ final class MirrorExchange: @unchecked Sendable {
         dropBody()
         if isCounted {
             isCounted = false
-            context.budget.endStream()
+            context.memory.endStream()
             context.metrics.activeTransfers.decrement()
         }
         if let isHit {
@@ -178,7 +178,7 @@ final class MirrorExchange: @unchecked Sendable {
         lane = nil
         holdBack = nil
         monitor = nil
-        context.budget.release(reserved)
+        context.memory.held.release(reserved)
         reserved = 0
     }
 

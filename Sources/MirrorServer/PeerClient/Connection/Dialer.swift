@@ -6,11 +6,17 @@ import PeerRoutingCore
 ///
 /// Confined to its event loop. It lives until it is decided.
 final class Dialer {
+    /// The pause before the next address is dialled. RFC 8305 §8 recommends 250 ms for the internet; peers are near.
+    static let attemptDelay: TimeAmount = .milliseconds(100)
+    /// Most addresses dialled.
+    static let addressLimit = 8
+
     private let eventLoop: any EventLoop
     private let peer: Peer
     private let port: Int
-    private let budget: ByteBudget
-    private var machine: HappyEyeballs
+    private let memory: TransferMemory
+    private let addresses: [IPAddress]
+    private var attempts: HappyEyeballs
     private var channels: [Int: any Channel] = [:]
     private var timer: Scheduled<Void>?
     private var deadline: RequestTimer?
@@ -19,15 +25,16 @@ final class Dialer {
     private var decided: ((PeerConnection, IPAddress)?) -> Void
 
     init(
-        peer: Peer, addresses: [IPAddress], port: Int, budget: ByteBudget, clock: RequestClock,
+        peer: Peer, addresses: [IPAddress], port: Int, memory: TransferMemory, clock: RequestClock,
         eventLoop: any EventLoop, decided: @escaping ((PeerConnection, IPAddress)?) -> Void
     ) {
         self.peer = peer
         self.port = port
-        self.budget = budget
+        self.memory = memory
         self.clock = clock
         self.eventLoop = eventLoop
-        machine = HappyEyeballs(addresses)
+        self.addresses = HappyEyeballs.interleaved(addresses, limit: Self.addressLimit)
+        attempts = HappyEyeballs(count: self.addresses.count, attemptDelay: Self.attemptDelay)
         self.decided = decided
     }
 
@@ -36,11 +43,11 @@ final class Dialer {
         self.timeout = timeout
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         deadline = clock.timer(in: timeout, on: eventLoop) { bound.value.giveUp() }
-        perform(machine.start(now: .now()))
+        perform(attempts.start(now: .now()))
     }
 
     private func giveUp() {
-        perform(machine.cancel() + [.fail])
+        perform(attempts.cancel() + [.fail])
     }
 
     private func perform(_ actions: [HappyEyeballs.Action]) {
@@ -54,24 +61,24 @@ final class Dialer {
         }
         timer?.cancel()
         timer = nil
-        guard let next = machine.nextDeadline else { return }
+        guard let next = attempts.nextDeadline else { return }
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         timer = eventLoop.scheduleTask(deadline: next) {
-            bound.value.perform(bound.value.machine.timePassed(now: .now()))
+            bound.value.perform(bound.value.attempts.timePassed(now: .now()))
         }
     }
 
     private func dial(_ index: Int) {
-        let address = machine.addresses[index]
+        let address = addresses[index]
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         let target: SocketAddress
         do {
             target = try SocketAddress(ipAddress: address.description, port: port)
         } catch {
-            eventLoop.execute { bound.value.perform(bound.value.machine.failed(index, now: .now())) }
+            eventLoop.execute { bound.value.perform(bound.value.attempts.failed(index, now: .now())) }
             return
         }
-        let sizing = ReceiveSizing(budget: budget)
+        let sizing = ReceiveSizing(memory: memory)
         let id = peer.id
         let authority = address.isV6 ? "[\(address)]:\(port)" : "\(address):\(port)"
         ClientBootstrap(group: eventLoop)
@@ -93,9 +100,9 @@ final class Dialer {
                 switch result {
                 case .success(let channel):
                     dialer.channels[index] = channel
-                    dialer.perform(dialer.machine.connected(index))
+                    dialer.perform(dialer.attempts.connected(index))
                 case .failure:
-                    dialer.perform(dialer.machine.failed(index, now: .now()))
+                    dialer.perform(dialer.attempts.failed(index, now: .now()))
                 }
             }
     }
@@ -104,7 +111,7 @@ final class Dialer {
         guard let channel = channels.removeValue(forKey: index),
             let connection = try? channel.pipeline.syncOperations.handler(type: PeerConnection.self)
         else { return decide(nil) }
-        decide((connection, machine.addresses[index]))
+        decide((connection, addresses[index]))
     }
 
     private func decide(_ result: (PeerConnection, IPAddress)?) {

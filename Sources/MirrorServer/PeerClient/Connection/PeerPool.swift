@@ -40,7 +40,7 @@ final class PeerPool {
     let eventLoop: any EventLoop
     private let configuration: PeerClientConfiguration
     private let directory: PeerDirectory
-    private let budget: ByteBudget
+    private let memory: TransferMemory
     private let onUnreachable: @Sendable (PeerID) -> Void
     private let makeClock: () -> RequestClock
     private let perPeerLimit: Int
@@ -56,13 +56,13 @@ final class PeerPool {
     ///   - makeClock: makes the clock of a dial, which serves many requests.
     init(
         eventLoop: any EventLoop, configuration: PeerClientConfiguration, share: Int, directory: PeerDirectory,
-        budget: ByteBudget, makeClock: @escaping () -> RequestClock,
+        memory: TransferMemory, makeClock: @escaping () -> RequestClock,
         onUnreachable: @escaping @Sendable (PeerID) -> Void
     ) {
         self.eventLoop = eventLoop
         self.configuration = configuration
         self.directory = directory
-        self.budget = budget
+        self.memory = memory
         self.makeClock = makeClock
         self.onUnreachable = onUnreachable
         perPeerLimit = max(8, configuration.connectionsPerPeer / max(1, share))
@@ -135,7 +135,7 @@ final class PeerPool {
         slots[peer.id, default: Slot()].dialling += 1
         total += 1
         let dialer = Dialer(
-            peer: peer, addresses: directory.ordered(peer), port: configuration.port, budget: budget,
+            peer: peer, addresses: directory.ordered(peer), port: configuration.port, memory: memory,
             clock: makeClock(), eventLoop: eventLoop
         ) { [self] result in dialEnded(peer, result) }
         dialer.start(timeout: TimeAmount(configuration.dialTimeout))

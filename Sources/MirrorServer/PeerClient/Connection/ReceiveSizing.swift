@@ -10,15 +10,15 @@ final class ReceiveSizing: @unchecked Sendable {
     static let headBytes = 4 * 1024
 
     private(set) var next = ReceiveSizing.headBytes
-    private let budget: ByteBudget
+    private let memory: TransferMemory
     private var inBody = false
 
-    init(budget: ByteBudget) { self.budget = budget }
+    init(memory: TransferMemory) { self.memory = memory }
 
     /// A body of this many bytes follows.
     func beginBody(_ bytes: Int64) {
         inBody = true
-        next = Int(min(Int64(budget.chunkBytes), max(bytes, Int64(Self.headBytes))))
+        next = Int(min(Int64(memory.chunkBytes), max(bytes, Int64(Self.headBytes))))
     }
 
     func endBody() {
@@ -29,7 +29,7 @@ final class ReceiveSizing: @unchecked Sendable {
     /// Grows while reads are filled and shrinks while they are far from it.
     func record(_ count: Int) {
         guard inBody else { return }
-        let limit = budget.chunkBytes
+        let limit = memory.chunkBytes
         if count >= next {
             next = min(next * 2, limit)
         } else if count < next / 4 {

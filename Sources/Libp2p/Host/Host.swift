@@ -1,0 +1,280 @@
+import Logging
+import NIOConcurrencyHelpers
+import NIOCore
+import ResourceLimits
+
+/// A libp2p node: listens, dials, secures and multiplexes connections, and carries messages over them.
+///
+/// Use: make it, register message handlers and the event handler, then ``start()``. Speaks TCP with multistream-select,
+/// Noise XX, yamux, identify, identify push and ping.
+public final class Host: Sendable {
+    /// What it was made with.
+    public let configuration: HostConfiguration
+
+    let state: NIOLockedValueBox<HostState>
+    let budget: ByteBudget
+    let offersEarlyMuxer: Bool
+
+    /// Makes a host; nothing is opened before ``start()``.
+    public convenience init(configuration: HostConfiguration) {
+        self.init(configuration: configuration, offersEarlyMuxer: true)
+    }
+
+    /// - Parameter offersEarlyMuxer: Whether muxers are offered inside the handshake; false only in tests of the other way.
+    package init(configuration: HostConfiguration, offersEarlyMuxer: Bool) {
+        self.configuration = configuration
+        self.offersEarlyMuxer = offersEarlyMuxer
+        state = NIOLockedValueBox(HostState(limits: configuration.limits))
+        budget = ByteBudget(limit: configuration.limits.bufferedBytes)
+    }
+
+    /// Our ID.
+    public var peerID: PeerID { configuration.identity.peerID }
+
+    /// Serves a protocol of varint-delimited messages. Only before ``start()``, as peers ask for our protocols once.
+    public func registerMessageHandler(_ protocolID: String, handler: @escaping MessageHandler) {
+        state.withLockedValue { state in
+            precondition(state.phase == .idle, "handlers are registered before the host is started")
+            state.handlers[protocolID] = handler
+        }
+    }
+
+    /// Sets the receiver of events. Only before ``start()``. Called on event loops: must not block.
+    public func setEventHandler(_ handler: @escaping @Sendable (HostEvent) -> Void) {
+        state.withLockedValue { state in
+            precondition(state.phase == .idle, "the event handler is set before the host is started")
+            state.handlers.event = handler
+        }
+    }
+
+    // MARK: Messages
+
+    /// Sends a request on a stream of its own and returns the answer; connects first when needed, with the addresses
+    /// known. A request that failed because a connection turned out dead is tried once more on another.
+    ///
+    /// - Throws: ``HostError``, or `CancellationError` when the task is cancelled; the stream then ends by itself.
+    public func request(_ message: [UInt8], to peer: PeerID, protocolID: String) async throws -> [UInt8] {
+        try await withConnection(to: peer) { handle in
+            let isLazy = try self.knowsProtocol(protocolID, of: peer)
+            let limits = self.configuration.limits
+            let completion = Completion<[UInt8]>()
+            handle.run { connection in
+                connection.openStream(
+                    RequestStream(
+                        message, protocolID: protocolID, isLazy: isLazy, limits: limits, completion: completion))
+            }
+            return try await completion.wait()
+        }
+    }
+
+    /// Sends messages back to back on one stream, then ends it and waits for the peer's end, throwing away what it
+    /// answers. The sequence is drawn from as the peer's window allows.
+    ///
+    /// - Throws: ``HostError/streamReset(_:)`` when the peer refused one of the messages.
+    public func send(
+        _ messages: some Sequence<[UInt8]> & Sendable, to peer: PeerID, protocolID: String
+    ) async throws {
+        try await withConnection(to: peer) { handle in
+            let isLazy = try self.knowsProtocol(protocolID, of: peer)
+            let limits = self.configuration.limits
+            let completion = Completion<Void>()
+            handle.run { connection in
+                var iterator = messages.makeIterator()
+                connection.openStream(
+                    BatchStream(
+                        { iterator.next() }, protocolID: protocolID, isLazy: isLazy, limits: limits,
+                        completion: completion))
+            }
+            try await completion.wait()
+        }
+    }
+
+    /// The round-trip time by the ping protocol.
+    public func ping(_ peer: PeerID) async throws -> Duration {
+        try await withConnection(to: peer) { handle in
+            let limits = self.configuration.limits
+            let completion = Completion<Duration>()
+            handle.run { $0.openStream(PingRequester(limits: limits, completion: completion)) }
+            return try await completion.wait()
+        }
+    }
+
+    private func withConnection<Value: Sendable>(
+        to peer: PeerID, _ body: @Sendable (ConnectionHandle) async throws -> Value
+    ) async throws -> Value {
+        let first = try await connection(to: peer)
+        do {
+            return try await body(first)
+        } catch HostError.connectionClosed {
+            return try await body(try await connection(to: peer))
+        }
+    }
+
+    private func connection(to peer: PeerID) async throws -> ConnectionHandle {
+        if let handle = currentConnection(to: peer) { return handle }
+        _ = try await connect(to: peer)
+        guard let handle = currentConnection(to: peer) else {
+            throw HostError.connectionClosed("ended as soon as it was made")
+        }
+        return handle
+    }
+
+    private func currentConnection(to peer: PeerID) -> ConnectionHandle? {
+        state.withLockedValue { $0.connections.newest(to: peer) }
+    }
+
+    /// True when identify has listed the protocol; false before identify.
+    ///
+    /// - Throws: ``HostError/protocolNotSupported(_:)`` when identify has not listed it.
+    private func knowsProtocol(_ protocolID: String, of peer: PeerID) throws -> Bool {
+        guard let protocols = protocols(of: peer) else { return false }
+        guard protocols.contains(protocolID) else { throw HostError.protocolNotSupported(protocolID) }
+        return true
+    }
+
+    // MARK: Peers
+
+    /// The peers with a connection now.
+    public var connectedPeers: [PeerID] { state.withLockedValue { $0.connections.peers } }
+
+    /// Whether there is a connection to the peer now.
+    public func isConnected(to peer: PeerID) -> Bool { state.withLockedValue { $0.connections.contains(peer) } }
+
+    /// The addresses known of a peer, best first.
+    public func addresses(of peer: PeerID) -> [Multiaddr] {
+        state.withLockedValue { $0.addressBook.addresses(of: peer, now: .now()) }
+    }
+
+    /// Remembers addresses of a peer for a time. Those of a connected peer are ignored, as identify has said them.
+    public func remember(_ addresses: [Multiaddr], of peer: PeerID, for lifetime: TimeAmount) {
+        guard peer != peerID else { return }
+        let usable = addresses.compactMap { $0.strippingPeerID(peer) }.filter { DialTarget($0) != nil }
+        state.withLockedValue { state in
+            guard !state.connections.contains(peer) else { return }
+            let now = NIODeadline.now()
+            state.addressBook.remember(usable, of: peer, until: now + lifetime, now: now)
+        }
+    }
+
+    /// Forgets all addresses of a peer that is not connected.
+    public func forget(_ peer: PeerID) { state.withLockedValue { $0.addressBook.removeAll(of: peer) } }
+
+    /// What the peer's identify listed; nil when it is not connected or not identified yet.
+    public func protocols(of peer: PeerID) -> [String]? {
+        state.withLockedValue { $0.connections.info(of: peer)?.protocols }
+    }
+
+    /// Waits until a peer that is connected has identified itself, which runs beside the first requests to it; returns
+    /// after `limit` in any case.
+    ///
+    /// - Throws: `CancellationError`.
+    package func waitForIdentify(of peer: PeerID, atMost limit: Duration) async throws {
+        let deadline = ContinuousClock.now + limit
+        while protocols(of: peer) == nil, ContinuousClock.now < deadline {
+            try await Task.sleep(for: .milliseconds(10))
+        }
+    }
+
+    /// The name and version the peer gave itself; nil when it is not connected or not identified yet.
+    public func agentVersion(of peer: PeerID) -> String? {
+        state.withLockedValue { $0.connections.info(of: peer)?.agentVersion }
+    }
+
+    /// Closes all connections to a peer.
+    public func disconnect(_ peer: PeerID) async {
+        let handles = state.withLockedValue { $0.connections.connections(to: peer) }
+        for handle in handles { handle.close("no longer wanted") }
+        for handle in handles { try? await handle.channel.closeFuture.get() }
+    }
+
+    /// Figures for tests, metrics and operators.
+    public struct Statistics: Sendable, Equatable {
+        /// Secured connections.
+        public var connections: Int
+        /// Connections that came in and are not secured yet.
+        public var unsecuredConnections: Int
+        /// Streams of all connections.
+        public var streams: Int
+        /// Bytes held for unfinished messages and unsent or unread stream data.
+        public var bufferedBytes: Int
+        /// Peers in the address book.
+        public var knownPeers: Int
+    }
+
+    /// The figures now.
+    public var statistics: Statistics {
+        state.withLockedValue { state in
+            Statistics(
+                connections: state.connections.count, unsecuredConnections: state.accepting.unsecured,
+                streams: state.connections.all.reduce(0) { $0 + $1.streamCount },
+                bufferedBytes: budget.bytesInUse, knownPeers: state.addressBook.count)
+        }
+    }
+
+    func emit(_ event: HostEvent) {
+        state.withLockedValue { $0.handlers.event }?(event)
+    }
+}
+
+/// What a ``Host`` tells its owner.
+public enum HostEvent: Sendable {
+    /// Identify finished on a new connection, or (`isPush`) the peer told of a change over one that exists: what it
+    /// speaks and where it can be dialled.
+    case identified(PeerID, protocols: [String], addresses: [Multiaddr], isPush: Bool)
+    /// The last connection to the peer ended.
+    case disconnected(PeerID)
+    /// Our own advertised addresses changed; peers have been told.
+    case addressesChanged([Multiaddr])
+}
+
+/// Why something asked of a ``Host`` failed.
+public enum HostError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// Before ``Host/start()``.
+    case notStarted
+    /// During or after ``Host/shutdown()``.
+    case shutDown
+    /// No listen address can be used; says which and why.
+    case cannotListen(String)
+    /// The peer has no address that can be dialled.
+    case noAddresses(PeerID?)
+    /// All addresses failed lately and rest.
+    case backingOff(PeerID?)
+    /// No address answered; names each with its reason.
+    case dialFailed(String)
+    /// Another peer answered than was expected.
+    case peerMismatch(expected: PeerID, found: PeerID)
+    /// The other end is this host itself.
+    case dialledSelf
+    /// The connection ended before the answer.
+    case connectionClosed(String)
+    /// The peer does not speak the protocol.
+    case protocolNotSupported(String)
+    /// The peer reset the stream, or ended it without an answer.
+    case streamReset(String)
+    /// No answer in time.
+    case timedOut(String)
+    /// A bound of ``HostLimits`` was reached; names it.
+    case limitReached(String)
+    /// The answer could not be read.
+    case badAnswer(String)
+
+    /// What happened, for a log.
+    public var description: String {
+        switch self {
+        case .notStarted: "the host has not been started"
+        case .shutDown: "the host has been shut down"
+        case .cannotListen(let reason): "cannot listen: \(reason)"
+        case .noAddresses(let peer): "no address to dial \(peer.map(\.description) ?? "the peer")"
+        case .backingOff(let peer): "dials of \(peer.map(\.description) ?? "the peer") failed lately: backing off"
+        case .dialFailed(let reason): "dial failed: \(reason)"
+        case .peerMismatch(let expected, let found): "peer \(expected) expected, \(found) found"
+        case .dialledSelf: "dialled this host itself"
+        case .connectionClosed(let reason): "connection closed: \(reason)"
+        case .protocolNotSupported(let name): "the peer does not speak \(WireFormatError.quote(name))"
+        case .streamReset(let reason): "stream ended: \(reason)"
+        case .timedOut(let what): "timed out: \(what)"
+        case .limitReached(let what): "limit reached: \(what)"
+        case .badAnswer(let reason): "bad answer: \(reason)"
+        }
+    }
+}

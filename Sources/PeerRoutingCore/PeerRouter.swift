@@ -1,0 +1,102 @@
+/// Finds the nodes that hold a piece of content, and tells the others what this node holds.
+///
+/// A key is an opaque string, compared byte for byte: by convention a digest (`sha256:…`) or a tag reference
+/// (`registry/repository:tag`). Knowledge is eventually consistent: a key advertised here is seen elsewhere once the
+/// announcement has arrived, and a provider that is gone may be named until its record has expired, so callers must
+/// survive peers that no longer hold, or never held, what they are said to hold.
+public protocol PeerRouter: Sendable {
+    /// Announces that this node holds the content of `keys`, now and again for as long as they are not withdrawn.
+    ///
+    /// Returns once the keys are in the set that is kept announced; the announcement itself goes on in the background,
+    /// also across times without connectivity. Keys already in the set cost nothing.
+    ///
+    /// - Throws: ``PeerRouterError/tooManyKeys(limit:)`` when the set would pass its limit (no key of the call is
+    ///   added), ``PeerRouterError/stopped`` after the router has stopped.
+    func advertise(_ keys: [String]) async throws
+
+    /// Stops announcing `keys`. Peers forget them when the records they hold expire (within 19 minutes).
+    func withdraw(_ keys: [String]) async
+
+    /// The nodes that hold the content of `key`, as they are found; never this node itself.
+    ///
+    /// Each peer is yielded once, those known to have failed lately last. The stream ends when `limit` peers were
+    /// yielded or the search is exhausted. Dropping the stream gives up waiting; the caller sets its own deadline.
+    ///
+    /// - Parameters:
+    ///   - key: What to look for.
+    ///   - limit: The most peers wanted; 0 or less asks for all that can be found.
+    func providers(for key: String, limit: Int) -> AsyncStream<Peer>
+
+    /// Tells the router that a peer it named could not be reached, so that it is not named first again.
+    ///
+    /// The peer is demoted at once, and left out altogether when the router cannot reach it either, until it shows
+    /// signs of life.
+    func reportUnreachable(_ peer: PeerID)
+
+    /// Whether lookups can be expected to find what the cluster holds.
+    var isReady: Bool { get }
+
+    /// This node, with the addresses under which it announces itself.
+    var localPeer: Peer { get }
+
+    /// The nodes that were found alive, nearest in the key space first.
+    func knownPeers() async -> [Peer]
+
+    /// Begins to listen and to join the other nodes; returns once it listens. By default there is nothing to start.
+    func start() async throws
+
+    /// Leaves the other nodes, ends searches and closes everything. By default there is nothing to shut down.
+    func shutdown() async
+}
+
+extension PeerRouter {
+    /// Does nothing: a router of this kind needs no start.
+    public func start() async throws {}
+
+    /// Does nothing: a router of this kind needs no shutdown.
+    public func shutdown() async {}
+}
+
+/// Why a router did not do what it was asked.
+public enum PeerRouterError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// The set of advertised keys would have grown over `limit`.
+    case tooManyKeys(limit: Int)
+    /// The router has been stopped.
+    case stopped
+    /// A protocol ID that does not begin with `/`, has a line break, or is longer than 128 bytes.
+    case unusableProtocolID(String)
+
+    /// The reason in words.
+    public var description: String {
+        switch self {
+        case .tooManyKeys(let limit): "more than \(limit) keys would be advertised by this node"
+        case .stopped: "the peer router has stopped"
+        case .unusableProtocolID(let name):
+            "the protocol ID '\(name)' is not '/' and up to 127 more bytes without line breaks"
+        }
+    }
+}
+
+/// A node that can be asked for content: who it is and where it can be reached.
+///
+/// Addresses carry no port: every node of a cluster serves its registry on the same port, so the asker combines an
+/// address with its own registry port.
+public struct Peer: Hashable, Sendable {
+    /// The node's libp2p identity.
+    public var id: PeerID
+    /// The node's IP addresses without duplicates, best first. May be empty when only the identity is known.
+    public var addresses: [IPAddress]
+
+    /// Describes a node.
+    public init(id: PeerID, addresses: [IPAddress]) {
+        self.id = id
+        self.addresses = addresses
+    }
+}
+
+extension Peer: CustomStringConvertible {
+    /// The identity and the addresses, for logs.
+    public var description: String {
+        "\(id) [\(addresses.map { "\($0)" }.joined(separator: ", "))]"
+    }
+}
