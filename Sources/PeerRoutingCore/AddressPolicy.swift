@@ -1,10 +1,9 @@
-/// Which addresses heard from other peers may be dialled, handed on, or returned as a provider's.
+/// Which addresses received from peers may be dialled, passed on, or returned as a provider's.
 ///
-/// Whoever reaches the router port may name any address for itself, and mirrors will connect to it on their registry
-/// port. So only what can be a node's address in a cluster is accepted: a TCP listener at a unicast IP address that is
+/// A peer may claim any address, and mirrors will connect to it on their registry port. So only what can be a node's address in a cluster is accepted: a TCP listener at a unicast IP address that is
 /// neither loopback, unspecified, link-local (which covers the metadata services of clouds), multicast nor broadcast,
-/// and lies within ``allowedNetworks`` when any are given. Names are never resolved on another peer's word. Everything
-/// else is passed over address by address; a provider record left without an address is refused.
+/// and lies within ``allowedNetworks`` when any are given. Names from peers are never resolved. Everything
+/// else is dropped address by address; a provider record left without an address is refused.
 public struct AddressPolicy: Hashable, Sendable {
     /// Accept loopback addresses, for tests on one machine.
     public var allowsLoopback: Bool

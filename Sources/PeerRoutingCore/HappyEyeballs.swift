@@ -3,8 +3,8 @@ import NIOCore
 /// Decides when each of a peer's addresses is dialled, after RFC 8305: one after the other, the next as soon as the last
 /// one has failed or has taken ``attemptDelay``; the first that connects wins.
 ///
-/// A value without I/O: tell it what happened, do what it returns. Attempts are named by their index in the order of
-/// ``interleaved(_:limit:)`` or another one of the caller's.
+/// A value without I/O: call it with what happened, perform the actions it returns. An attempt is identified by its index
+/// in the order of the addresses, for example that of ``interleaved(_:limit:)``.
 package struct HappyEyeballs: Sendable {
     /// What is to be done.
     package enum Action: Sendable, Hashable {

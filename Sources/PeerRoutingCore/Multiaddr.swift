@@ -1,7 +1,7 @@
 /// A self-describing network address such as `/ip4/10.1.2.3/tcp/5001`.
 ///
-/// The whole table of protocols is understood so that addresses of other transports can be read and passed by; what
-/// this module dials is told by ``tcpEndpoint``.
+/// The whole table of protocols is understood, so that addresses of other transports can be parsed and skipped; those
+/// that can be dialled have a ``tcpEndpoint``.
 /// See https://github.com/multiformats/multiaddr
 public struct Multiaddr: Hashable, Sendable, LosslessStringConvertible {
     /// Longest binary form accepted, in bytes.
@@ -171,7 +171,7 @@ extension Multiaddr {
         return (String(decoding: parts[0].value, as: UTF8.self), parts[1].number, family)
     }
 
-    /// Which addresses of a name are wanted.
+    /// The address family that a name is resolved to.
     public enum DNSFamily: Hashable, Sendable {
         /// Both families.
         case any

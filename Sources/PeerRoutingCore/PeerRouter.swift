@@ -1,9 +1,9 @@
-/// Finds the nodes that hold a piece of content, and tells the others what this node holds.
+/// Finds the nodes that provide a key, and advertises the keys that this node provides.
 ///
 /// A key is an opaque string, compared byte for byte: by convention a digest (`sha256:…`) or a tag reference
 /// (`registry/repository:tag`). Knowledge is eventually consistent: a key advertised here is seen elsewhere once the
-/// announcement has arrived, and a provider that is gone may be named until its record has expired, so callers must
-/// survive peers that no longer hold, or never held, what they are said to hold.
+/// announcement has arrived, and a provider that has left may be found until its record has expired, so callers must
+/// handle peers that no longer have, or never had, the content.
 public protocol PeerRouter: Sendable {
     /// Announces that this node holds the content of `keys`, now and again for as long as they are not withdrawn.
     ///
@@ -24,13 +24,13 @@ public protocol PeerRouter: Sendable {
     ///
     /// - Parameters:
     ///   - key: What to look for.
-    ///   - limit: The most peers wanted; 0 or less asks for all that can be found.
+    ///   - limit: The most peers; 0 or less for all that can be found.
     func providers(for key: String, limit: Int) -> AsyncStream<Peer>
 
-    /// Tells the router that a peer it named could not be reached, so that it is not named first again.
+    /// Reports that a provider could not be reached, so that it is not yielded first again.
     ///
-    /// The peer is demoted at once, and left out altogether when the router cannot reach it either, until it shows
-    /// signs of life.
+    /// The peer is demoted at once, and left out altogether when the router cannot reach it either, until it
+    /// answers again.
     func reportUnreachable(_ peer: PeerID)
 
     /// Whether lookups can be expected to find what the cluster holds.
@@ -77,10 +77,10 @@ public enum PeerRouterError: Error, Hashable, Sendable, CustomStringConvertible 
     }
 }
 
-/// A node that can be asked for content: who it is and where it can be reached.
+/// A node of the cluster: its ID and its IP addresses.
 ///
-/// Addresses carry no port: every node of a cluster serves its registry on the same port, so the asker combines an
-/// address with its own registry port.
+/// Addresses carry no port: every node of a cluster serves its registry on the same port, so an address is combined
+/// with this node's own registry port.
 public struct Peer: Hashable, Sendable {
     /// The node's libp2p identity.
     public var id: PeerID

@@ -170,7 +170,7 @@ import Testing
         }
     }
 
-    /// Starting Go nodes hang up after message 2, again and again: nothing to warn of, nobody to punish.
+    /// Starting Go nodes hang up after message 2, again and again: neither logged as a warning nor held against the source.
     @Test func hangingUpAfterMessage2IsOrdinary() async throws {
         let messages = NIOLockedValueBox<[Logger.Level]>([])
         let logger = Logger(label: "test") { _ in
@@ -242,7 +242,7 @@ import Testing
     }
 }
 
-/// Tells of each message's level.
+/// Reports the level of each message.
 private struct RecordingLogHandler: LogHandler {
     let record: @Sendable (Logger.Level) -> Void
     var metadata: Logger.Metadata = [:]

@@ -30,7 +30,7 @@ import Testing
         }
     }
 
-    /// Before identify has told anything the negotiation is awaited; the answer is the same.
+    /// Before identify has finished the negotiation is awaited; the answer is the same.
     @Test func requestAtOnce() async throws {
         try await withHosts(alice, bob) {
             alice.host.remember(bob.host.listenAddresses, of: bob.id, for: .seconds(60))
@@ -39,7 +39,7 @@ import Testing
         }
     }
 
-    @Test func anUnknownIDIsLearnt() async throws {
+    @Test func theIDOfAnyPeerIsReturned() async throws {
         try await withHosts(alice, bob) {
             let found = try await alice.host.connect(to: nil, addresses: bob.host.listenAddresses)
             #expect(found == bob.id)
@@ -50,13 +50,13 @@ import Testing
 
     @Test func anotherPeerThanExpectedIsRefused() async throws {
         try await withHosts(alice, bob) {
-            let stranger = NodeIdentity().peerID
-            alice.host.remember(bob.host.listenAddresses, of: stranger, for: .seconds(60))
-            await #expect(throws: HostError.peerMismatch(expected: stranger, found: bob.id)) {
-                try await alice.host.connect(to: stranger)
+            let other = NodeIdentity().peerID
+            alice.host.remember(bob.host.listenAddresses, of: other, for: .seconds(60))
+            await #expect(throws: HostError.peerMismatch(expected: other, found: bob.id)) {
+                try await alice.host.connect(to: other)
             }
             // The address is forgotten for the one, not for the other.
-            #expect(alice.host.addresses(of: stranger) == [])
+            #expect(alice.host.addresses(of: other) == [])
             _ = try await alice.host.connect(to: bob.id, addresses: bob.host.listenAddresses, ignoringBackOff: true)
         }
     }
@@ -78,7 +78,7 @@ import Testing
             try await alice.connect(to: bob)
             try await alice.connect(to: late)
             try await late.connect(to: bob)
-            // Who is dialled has the connection a moment later than who dials.
+            // The dialled side has the connection a moment later than the dialler.
             try await eventually {
                 bob.host.isConnected(to: alice.id) && late.host.isConnected(to: alice.id)
                     && bob.host.isConnected(to: late.id)
@@ -125,12 +125,12 @@ import Testing
             try await alice.host.send(
                 repeatElement(message, count: 10_000), to: bob.id, protocolID: TestHost.protocolID)
             #expect(bob.silentCount == 10_000)
-            // Answers nobody asked for are thrown away.
+            // Answers that are not due are discarded.
             try await alice.host.send(
                 repeatElement([UInt8](repeating: 2, count: 1000), count: 2000), to: bob.id,
                 protocolID: TestHost.protocolID)
             try await alice.host.send([], to: bob.id, protocolID: TestHost.protocolID)
-            // The end is told before the stream's bytes are given back.
+            // The end is reported before the stream's bytes are released.
             try await eventually { alice.host.statistics.bufferedBytes == 0 }
         }
     }
@@ -183,7 +183,7 @@ import Testing
         }
     }
 
-    @Test func disconnectsAreToldAndRepaired() async throws {
+    @Test func disconnectsAreReportedAndRepaired() async throws {
         try await withHosts(alice, bob) {
             try await alice.connect(to: bob)
             _ = try await alice.identified(bob.id)
@@ -228,9 +228,9 @@ import Testing
         }
     }
 
-    @Test func failedAddressesRestAndOthersAreTried() async throws {
+    @Test func failedAddressesAreInBackOffAndOthersAreDialled() async throws {
         try await withHosts(alice, bob) {
-            // Nobody listens there.
+            // No listener there.
             let dead = try TestHost()
             let addresses = [try Multiaddr(parsing: "/ip4/127.0.78.1/tcp/\(reservedPort)")]
             await #expect(throws: HostError.self) { try await alice.host.connect(to: dead.id, addresses: addresses) }
@@ -259,7 +259,7 @@ import Testing
         }
     }
 
-    @Test func unusableListenAddressesAreNamed() async throws {
+    @Test func unusableListenAddressesAreReported() async throws {
         for text in ["/ip4/192.0.2.1/tcp/0", "/dns4/localhost/tcp/1"] {
             let host = try TestHost(listen: [text])
             let error = await #expect(throws: HostError.self) { try await host.host.start() }
@@ -267,7 +267,7 @@ import Testing
         }
     }
 
-    @Test func pushTellsOfNewAddresses() async throws {
+    @Test func pushHasNewAddresses() async throws {
         let moving = try TestHost(listen: ["/ip4/0.0.0.0/tcp/0"])
         try await withHosts(alice, moving) {
             _ = try await alice.host.connect(
@@ -284,7 +284,7 @@ import Testing
         }
     }
 
-    @Test func loopbackIsNotAdvertisedUnlessWanted() async throws {
+    @Test func loopbackIsAdvertisedOnlyWhenConfigured() async throws {
         let modest = try TestHost { $0.advertiseLoopback = false }
         try await withHosts(alice, modest) {
             #expect(modest.host.advertisedAddresses == [])
@@ -295,7 +295,7 @@ import Testing
         }
     }
 
-    @Test func keepAliveFindsSilentPeers() async throws {
+    @Test func keepAliveClosesSilentConnections() async throws {
         let watchful = try TestHost { configuration in
             configuration.limits.keepAliveInterval = .milliseconds(100)
             configuration.limits.keepAliveTimeout = .seconds(15)

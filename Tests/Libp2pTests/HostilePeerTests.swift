@@ -4,7 +4,7 @@ import Testing
 
 @testable import Libp2p
 
-/// Peers that mean ill or do not know better: each loses its stream or connection, nobody else notices, and nothing
+/// Peers that break the protocols: each loses its stream or connection, other peers are not affected, and nothing
 /// grows past its bound.
 @Suite(.serialized, .timeLimit(.minutes(10))) struct HostilePeerTests {
     /// Runs the attack, then sees that an honest peer is served and that nothing is held for the attacker.
@@ -13,12 +13,12 @@ import Testing
         attack: (TestHost) async throws -> Void
     ) async throws {
         let node = try TestHost(configure: configure)
-        let friend = try TestHost()
-        try await withHosts(node, friend) {
-            try await friend.connect(to: node)
-            try await eventually { node.host.isConnected(to: friend.id) }
+        let regular = try TestHost()
+        try await withHosts(node, regular) {
+            try await regular.connect(to: node)
+            try await eventually { node.host.isConnected(to: regular.id) }
             try await attack(node)
-            let answer = try await friend.request("still there?", to: node.id)
+            let answer = try await regular.request("still there?", to: node.id)
             #expect(answer == Array("still there?".utf8))
             try await eventually { node.host.statistics.connections == 1 && node.host.statistics.bufferedBytes == 0 }
         }
@@ -99,7 +99,7 @@ import Testing
     }
 
     /// A frame that claims 4 GiB for a stream that is not there is read and forgotten as it comes.
-    @Test func endlessFrameForNobody() async throws {
+    @Test func endlessFrameForAnUnknownStream() async throws {
         try await withNode { node in
             let peer = try await secured(node)
             try await peer.sendPlain(frame(.data, [], 99, .max))
@@ -111,7 +111,7 @@ import Testing
         }
     }
 
-    @Test func streamsByTheTenThousand() async throws {
+    @Test func tenThousandStreams() async throws {
         try await withNode {
             // Those that fill the bound stay, so that it can be seen.
             $0.limits.negotiationTimeout = .hours(1)
@@ -135,7 +135,7 @@ import Testing
         }
     }
 
-    /// Somebody who makes us answer without ever reading the answers.
+    /// A peer that sends requests without ever reading the answers.
     @Test func aPeerThatNeverReads() async throws {
         try await withNode { configuration in
             configuration.limits.writeTimeout = .milliseconds(500)
@@ -163,7 +163,7 @@ import Testing
         }
     }
 
-    @Test func messagesOfImpossibleLength() async throws {
+    @Test func messagesOverTheLengthLimit() async throws {
         try await withNode { node in
             let peer = try await secured(node)
             let lengths: [[UInt8]] = [
@@ -218,7 +218,7 @@ import Testing
         }
     }
 
-    @Test func negotiationsThatLeadNowhere() async throws {
+    @Test func negotiationsWithoutAgreement() async throws {
         try await withNode {
             $0.limits.negotiationTimeout = .milliseconds(200)
         } attack: { node in
@@ -239,7 +239,7 @@ import Testing
         }
     }
 
-    @Test func identifyFullOfNonsense() async throws {
+    @Test func invalidIdentify() async throws {
         let identity = NodeIdentity()
         var writer = ProtobufWriter()
         writer.bytes(1, NodeIdentity().publicKey.encoded)

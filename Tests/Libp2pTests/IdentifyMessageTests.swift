@@ -35,7 +35,7 @@ import Testing
         #expect(merged.agentVersion == "two")
     }
 
-    @Test func oneBadAddressSpoilsNothing() throws {
+    @Test func anInvalidAddressIsLeftOut() throws {
         var writer = ProtobufWriter()
         writer.bytes(2, hex("ff7f01"))
         writer.bytes(2, hex("040a630001061389"))

@@ -69,7 +69,7 @@ import Testing
         return (Array(output.readableBytesView), agreed, Array(input.readableBytesView))
     }
 
-    @Test(arguments: [1, 2, 5, 1000]) func initiatorTriesOneAfterTheOther(_ fragment: Int) throws {
+    @Test(arguments: [1, 2, 5, 1000]) func initiatorProposesOneAfterTheOther(_ fragment: Int) throws {
         let answers = tokens([header, "na", "na", "/c"]) + [1, 2, 3]
         let result = try initiate(["/a", "/b", "/c", "/d"], answers: answers, fragment: fragment)
         #expect(result.outcome == .agreed("/c"))
@@ -82,14 +82,14 @@ import Testing
         #expect(result.outcome == .refused)
     }
 
-    @Test func initiatorRefusesNonsense() {
+    @Test func initiatorRefusesInvalidAnswers() {
         for answers in [["/multistream/2.0.0"], [header, "/other"], [header, header], ["na"]] {
             #expect(throws: WireFormatError.self) { try initiate(["/a"], answers: tokens(answers), fragment: 1000) }
         }
     }
 
     /// As Go dials: TLS first, and later a stream whose first request comes with the negotiation.
-    @Test(arguments: [1, 2, 5, 1000]) func responderSaysNoAndKeepsPipelinedBytes(_ fragment: Int) throws {
+    @Test(arguments: [1, 2, 5, 1000]) func responderRefusesAndKeepsPipelinedBytes(_ fragment: Int) throws {
         let bytes = tokens([header, "/tls/1.0.0", "ls", "/noise"]) + [9, 8, 7]
         let result = try respond(to: bytes, speaking: ["/noise"], fragment: fragment)
         #expect(result.agreed == "/noise")

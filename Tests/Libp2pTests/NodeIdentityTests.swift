@@ -70,7 +70,7 @@ import Testing
         }
     }
 
-    @Test func aFileInTheWayOfTheDirectoryIsNamed() throws {
+    @Test func aFileInPlaceOfTheDirectoryIsReported() throws {
         try withDirectory { directory in
             try "x".write(toFile: directory, atomically: true, encoding: .utf8)
             let error = #expect(throws: IdentityFileError.self) {

@@ -122,7 +122,7 @@ import Testing
         #expect(sent.readableBytes == 0)
     }
 
-    /// Somebody who has another's identity key and signature, but not the static key they belong to.
+    /// A peer that has another's identity key and signature, but not the static key they belong to.
     @Test func signatureOfAnotherHandshakeIsRefused() throws {
         var (vectors, initiator, _) = try handshakes()
         let impostor = try NodeIdentity(seed: hex(vectors.identity("22").seed))

@@ -76,16 +76,16 @@ import Testing
 
     @Test func aWrongIDIsRefusedOnBothSides() async throws {
         try await withHosts(node) {
-            let stranger = NodeIdentity().peerID
+            let other = NodeIdentity().peerID
             try await withPythonPeer { _, id, addresses in
                 let plain = addresses.compactMap(\.withoutPeerID)
-                await #expect(throws: HostError.peerMismatch(expected: stranger, found: id)) {
-                    try await node.host.connect(to: stranger, addresses: plain)
+                await #expect(throws: HostError.peerMismatch(expected: other, found: id)) {
+                    try await node.host.connect(to: other, addresses: plain)
                 }
                 let learnt = try await node.host.connect(to: nil, addresses: plain, ignoringBackOff: true)
                 #expect(learnt == id)
             }
-            let address = try #require(node.host.listenAddresses.first).withPeerID(stranger)
+            let address = try #require(node.host.listenAddresses.first).withPeerID(other)
             let peer = try await PythonPeer.start(["--timeout", "3", "ping", address.description])
             #expect(try await peer.wait() == 1)
         }

@@ -76,7 +76,7 @@ final class ScriptedPeer {
 
     // MARK: Upgrade
 
-    /// Negotiates as Go dials: TLS first, then Noise; stops after message 2 has come when told so.
+    /// Negotiates as Go dials: TLS first, then Noise; with `upToMessage2` it stops after message 2 has come.
     func upgradeLikeGo(
         identity: NodeIdentity = NodeIdentity(), expecting expected: PeerID? = nil,
         muxers: [String]? = ["/yamux/1.0.0"],

@@ -5,7 +5,7 @@ import Testing
 @Suite struct AddressPolicyTests {
     func addresses(_ texts: [String]) throws -> [Multiaddr] { try texts.map { try Multiaddr(parsing: $0) } }
 
-    @Test func onlyWhatCanBeANodeIsAccepted() throws {
+    @Test func onlyAddressesOfNodesAreAccepted() throws {
         let good = try addresses(["/ip4/10.0.0.1/tcp/5001", "/ip6/fd00::1/tcp/5001", "/ip4/93.184.216.34/tcp/1"])
         let bad = try addresses([
             "/ip4/127.0.0.1/tcp/5001", "/ip6/::1/tcp/5001", "/ip4/0.0.0.0/tcp/5001", "/ip4/169.254.169.254/tcp/80",
@@ -28,7 +28,7 @@ import Testing
         #expect(policy.filter(given) == [given[0]])
     }
 
-    @Test func aPeersAddressesMayBeHeldToTheOneObserved() throws {
+    @Test func onlyTheObservedAddressWhenRequired() throws {
         let given = try addresses(["/ip4/10.1.2.3/tcp/1", "/ip4/10.9.9.9/tcp/1"])
         #expect(AddressPolicy().filter(given, observed: IPAddress("::ffff:10.1.2.3")) == [given[0]])
     }

@@ -69,11 +69,11 @@ package final class PythonPeer: Sendable {
     }
 
     /// A line for the program, such as `provide KEY` or `quit`.
-    package func tell(_ line: String) { process.write(line: line) }
+    package func send(_ line: String) { process.write(line: line) }
 
-    /// Tells it something and returns the event that answers.
+    /// Sends a command and returns the event that answers it.
     package func ask(_ line: String, _ event: String) async throws -> Event {
-        tell(line)
+        send(line)
         return try await self.event(event)
     }
 

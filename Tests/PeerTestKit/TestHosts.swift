@@ -89,7 +89,7 @@ extension HostLimits {
     }
 }
 
-/// A host on loopback with everything it tells in an inbox, and a protocol that behaves like the DHT's:
+/// A host on loopback with its events in an inbox, and a protocol that behaves like the DHT's:
 /// `A…` is not answered, `R…` resets the stream, `S` and a number asks for so many bytes, the rest is echoed.
 package struct TestHost: Sendable {
     package static let protocolID = "/test/echo/1.0.0"

@@ -43,7 +43,7 @@ final class Completion<Value: Sendable>: Sendable {
                     case .done(let result):
                         return result
                     case .pending(var waiters, let nextID):
-                        // A cancellation that came first has found nobody to wake.
+                        // A cancellation that came first has found no continuation to resume.
                         if Task.isCancelled { return .failure(CancellationError()) }
                         waiters[id] = continuation
                         state = .pending(waiters: waiters, nextID: nextID)
@@ -64,7 +64,7 @@ final class Completion<Value: Sendable>: Sendable {
     }
 }
 
-/// Tells the first who asks, from whatever thread, that it is the first.
+/// True for the first call of ``claim()`` only. May be used from any thread.
 final class FirstOnly: Sendable {
     private let isTaken = Atomic<Bool>(false)
 
@@ -73,7 +73,7 @@ final class FirstOnly: Sendable {
     }
 }
 
-/// Runs something the first time it is asked to.
+/// Runs a closure on the first call of ``run()`` only.
 final class RunOnce: Sendable {
     private let first = FirstOnly()
     private let body: @Sendable () -> Void

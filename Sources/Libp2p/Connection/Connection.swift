@@ -6,7 +6,7 @@ import NIOCore
 ///
 /// Everything happens on the channel's event loop. Outgoing stream data waits in the streams until both the peer's
 /// window and the channel take it; only small frames (acknowledgements, pings, window updates) go out unasked, and when
-/// the peer does not read those, we stop reading from it.
+/// the peer does not read those, this side stops reading from it.
 final class Connection: ChannelDuplexHandler {
     typealias InboundIn = ByteBuffer
     typealias InboundOut = Never
@@ -52,11 +52,11 @@ final class Connection: ChannelDuplexHandler {
     var streams: [UInt32: MuxedStream] = [:]
     var streamCounts: [StreamCategory: Int] = [:]
     var sendQueue = Deque<MuxedStream>()
-    /// Streams of our own that wait for others to end, each with the time its wait is over.
+    /// Streams to open when others have ended, each with the deadline of its wait. At most ``HostLimits/waitingStreams``.
     var waiting = Deque<(handler: any StreamHandler, until: NIODeadline)>()
     /// While above zero nothing is flushed, so that what belongs together goes out together.
     var batchDepth = 0
-    /// The latest of our questions who the peer is.
+    /// The latest identify request.
     weak var identifyRequester: IdentifyRequester?
 
     private var pendingWriteBytes = 0
@@ -178,7 +178,7 @@ final class Connection: ChannelDuplexHandler {
                 let result = try upgrade.receive(&input, output: &output)
                 phase = .upgrading(upgrade)
                 if let result {
-                    // The last bytes of the upgrade go out before anything that is said on the open connection.
+                    // The last bytes of the upgrade are sent before anything of the open connection.
                     write(output)
                     output.clear()
                     try open(result)
@@ -193,8 +193,8 @@ final class Connection: ChannelDuplexHandler {
         } catch {
             fail(error)
         }
-        // A buffer keeps the room of what was read: without copies of the little that is left (of a yamux header at most
-        // eleven bytes, of a Noise message its beginning) a peer that never ends with it would have us keep all it sent.
+        // A buffer keeps the room of what was read. Without copies of the rest (of a yamux header at most eleven bytes, of a
+        // Noise message its beginning) a peer that never completes it would make this connection keep all that it sent.
         plaintext.dropReadBytes()
         input.dropReadBytes()
     }
@@ -205,7 +205,7 @@ final class Connection: ChannelDuplexHandler {
                 guard let event = try session.nextEvent(from: &plaintext) else { return }
                 handle(event)
             } catch {
-                // The session's goodbye is in its output.
+                // A go-away frame is in the session's output.
                 batchDepth = 0
                 flush()
                 batchDepth = 1
@@ -238,7 +238,7 @@ final class Connection: ChannelDuplexHandler {
 
     // MARK: Sending
 
-    /// Sends what the session has to say and as much stream data as the windows and the channel take.
+    /// Sends the session's frames and as much stream data as the windows and the channel allow.
     func flush() {
         guard case .open = phase, !isFlushing, batchDepth == 0, let context else { return }
         isFlushing = true
@@ -286,7 +286,7 @@ final class Connection: ChannelDuplexHandler {
 
     // MARK: Time
 
-    /// Makes sure that deadlines are looked at by then.
+    /// Schedules a check of the deadlines at `time` or earlier.
     func wake(by time: NIODeadline) {
         if let scheduledWake {
             guard time < scheduledWake.time else { return }
@@ -306,7 +306,7 @@ final class Connection: ChannelDuplexHandler {
             return
         case .upgrading:
             if now >= upgradeDeadline {
-                close("not secured in time")
+                close("upgrade timeout")
                 return
             }
             next = upgradeDeadline
@@ -315,7 +315,7 @@ final class Connection: ChannelDuplexHandler {
         }
         if pendingWriteBytes > 0 {
             if now - lastWriteProgress >= limits.writeTimeout {
-                close("the peer does not take what is sent")
+                close("write timeout: the peer does not read")
                 return
             }
             next = min(next, lastWriteProgress + limits.writeTimeout)
@@ -329,11 +329,11 @@ final class Connection: ChannelDuplexHandler {
         if case .upgrading = phase { true } else { false }
     }
 
-    /// False when the connection was found dead.
+    /// False when the connection has been closed as dead.
     private func checkKeepAlive(_ now: NIODeadline, _ next: inout NIODeadline) -> Bool {
         if let pingSent {
             if now - pingSent >= limits.keepAliveTimeout {
-                close("no sign of life from the peer")
+                close("keepalive timeout")
                 return false
             }
             next = pingSent + limits.keepAliveTimeout
@@ -347,7 +347,7 @@ final class Connection: ChannelDuplexHandler {
         return true
     }
 
-    // MARK: The end
+    // MARK: Closing
 
     private func fail(_ error: any Error) {
         if let opened {
@@ -357,7 +357,7 @@ final class Connection: ChannelDuplexHandler {
         close("\(error)")
     }
 
-    /// Says goodbye where that makes sense and closes the channel.
+    /// Sends a go-away frame when the connection is open, and closes the channel.
     func close(_ reason: String) {
         guard closeReason == nil else { return }
         closeReason = reason
@@ -377,13 +377,13 @@ final class Connection: ChannelDuplexHandler {
         closeReason = closeReason ?? reason
         scheduledWake?.task.cancel()
         scheduledWake = nil
-        // First, so that nobody who retries finds this connection again.
+        // First, so that a retry does not find this connection again.
         environment.connectionEnded(handle, remoteAddress: remoteAddress, reason: reason)
         endStreams(reason)
         let opened = opened
         self.opened = nil
         opened?(.failure(HostError.connectionClosed(reason)))
-        // The handle refers to this connection, which would thus never be freed; streams needed it until here.
+        // The handle refers to this connection, which would otherwise never be freed; streams needed it until here.
         handle = nil
         transport = nil
         input = ByteBuffer()

@@ -3,7 +3,7 @@ import NIOCore
 import ResourceLimits
 import Synchronization
 
-/// An open connection as other threads see it.
+/// An open connection, for use from any thread.
 final class ConnectionHandle: Sendable {
     let peer: PeerID
     let isOutbound: Bool
@@ -65,7 +65,7 @@ final class ConnectionHandle: Sendable {
     var lastActive: NIODeadline { .uptimeNanoseconds(lastActivity.load(ordering: .relaxed)) }
 }
 
-/// What a connection needs of the host it belongs to.
+/// The host, as its connections use it.
 protocol ConnectionEnvironment: AnyObject, Sendable {
     var identity: NodeIdentity { get }
     var limits: HostLimits { get }
@@ -73,12 +73,12 @@ protocol ConnectionEnvironment: AnyObject, Sendable {
     var budget: ByteBudget { get }
     /// Whether muxers are offered inside the handshake; false only in tests of the other way.
     var offersEarlyMuxer: Bool { get }
-    /// The protocols spoken, for identify and negotiation.
+    /// The supported protocols, for identify and negotiation.
     var protocols: [String] { get }
     func messageHandler(for protocolID: String) -> MessageHandler?
     /// Our identify message to the peer behind a connection.
     func identifyMessage(for handle: ConnectionHandle) -> [UInt8]
-    /// Registers a connection that has been secured; throws when it is not wanted.
+    /// Registers a connection that has been secured; throws when it is refused.
     func connectionOpened(_ handle: ConnectionHandle) throws
     func connectionEnded(_ handle: ConnectionHandle?, remoteAddress: IPAddress, reason: String)
     func identified(_ handle: ConnectionHandle, _ message: IdentifyMessage, isPush: Bool)

@@ -1,6 +1,6 @@
 import NIOCore
 
-/// The streams of a connection: what comes in for them, what goes out, and who of them counts against which bound.
+/// The streams of a connection: dispatch of received bytes, sending, and the limits for each kind of stream.
 extension Connection {
     func handle(_ event: YamuxSession.Event) {
         switch event {
@@ -13,7 +13,7 @@ extension Connection {
                 id: id, connection: self, handler: InboundNegotiation(environment: environment))
             streams[id] = stream
             adjustCount(.negotiating, 1)
-            environmentCountChanged()
+            noteStreamCount()
             stream.handler.opened(stream)
         case .data(let id, var chunk):
             guard let stream = streams[id] else { return }
@@ -45,7 +45,7 @@ extension Connection {
         }
     }
 
-    /// Lets the handler take what it wants of the bytes received, and accounts for what is left.
+    /// Passes received bytes to the stream's handler and accounts for those it does not take.
     func deliver(_ stream: MuxedStream) {
         guard !stream.isDelivering else {
             stream.deliversAgain = true
@@ -70,13 +70,13 @@ extension Connection {
         charge(stream)
     }
 
-    /// Brings the memory budget up to date; a stream that would break it is reset.
+    /// Updates the memory budget; a stream that would exceed it is reset.
     private func charge(_ stream: MuxedStream) {
         guard !stream.isClosed else { return }
         let bytes = stream.inbound.readableBytes + stream.outbound.readableBytes + stream.handler.bufferedBytes
         let more = bytes - stream.chargedBytes
         if more > 0, !environment.budget.reserve(more) {
-            stream.reset("the node's memory for streams is used up")
+            stream.reset("memory limit for streams reached")
             return
         }
         if more < 0 { environment.budget.release(-more) }
@@ -84,7 +84,7 @@ extension Connection {
     }
 
     /// Opens a stream for the handler, or lets it wait while as many are open as a peer may be expected to accept.
-    /// ``StreamHandler/closed(_:_:)`` tells when it cannot be.
+    /// ``StreamHandler/closed(_:_:)`` is called when that is impossible.
     func openStream(_ handler: any StreamHandler) {
         guard case .open = phase else {
             refuse(handler, .connectionClosed(closeReason ?? "closed"))
@@ -104,14 +104,14 @@ extension Connection {
         stream.category = .outbound
         streams[id] = stream
         adjustCount(.outbound, 1)
-        environmentCountChanged()
+        noteStreamCount()
         batchDepth += 1
         handler.opened(stream)
         batchDepth -= 1
         flush()
     }
 
-    /// Asks the peer who it is, unless that is being asked.
+    /// Requests identify, unless a request is under way.
     func identifyPeer() {
         guard identifyRequester?.isDone ?? true else { return }
         let requester = IdentifyRequester(environment: environment)
@@ -157,7 +157,7 @@ extension Connection {
         stream.isClosed = true
         streams[stream.id] = nil
         adjustCount(stream.category, -1)
-        environmentCountChanged()
+        noteStreamCount()
         environment.budget.release(stream.chargedBytes)
         stream.chargedBytes = 0
         stream.inbound = ByteBuffer()
@@ -173,13 +173,13 @@ extension Connection {
         while let next = waiting.popFirst() { refuse(next.handler, .connectionClosed(reason)) }
     }
 
-    /// Tells the streams whose time is up.
+    /// Calls the handlers of streams whose deadline has passed.
     ///
-    /// - Returns: When the next one's is.
+    /// - Returns: The next deadline.
     func expireStreams(_ now: NIODeadline) -> NIODeadline {
         while let first = waiting.first, first.until <= now {
             waiting.removeFirst()
-            refuse(first.handler, .reset("waited too long for other streams to end"))
+            refuse(first.handler, .reset("timed out waiting for a free stream"))
         }
         for stream in Array(streams.values) {
             if let deadline = stream.deadline, deadline <= now {
@@ -198,14 +198,14 @@ extension Connection {
         streamCounts[category] = count == 0 ? nil : count
     }
 
-    private func environmentCountChanged() {
+    private func noteStreamCount() {
         handle?.noteActivity(streams: streams.count, at: eventLoop.now)
     }
 
-    /// Moves what streams want to send into the session's output, as far as the windows allow.
+    /// Moves the streams' outgoing bytes into the session's output, as far as the windows allow.
     func collectStreamData(while isWritable: Bool) {
         guard isWritable else { return }
-        // Each stream in turn gives at most one frame, so none keeps the others waiting.
+        // At most one frame of each stream in turn, so that none delays the others.
         while session.output.readableBytes < Self.flushSize, let stream = sendQueue.popFirst() {
             stream.isQueued = false
             guard !stream.isClosed else { continue }

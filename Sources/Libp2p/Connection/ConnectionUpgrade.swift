@@ -6,7 +6,7 @@ struct ConnectionUpgrade: Sendable {
     static let noise = "/noise"
     static let yamux = "/yamux/1.0.0"
 
-    /// What a finished upgrade leaves.
+    /// The result of a finished upgrade.
     struct Result: Sendable {
         let peer: PeerID
         var transport: NoiseTransport
@@ -32,8 +32,8 @@ struct ConnectionUpgrade: Sendable {
     private var plaintext = ByteBuffer()
 
     /// - Parameters:
-    ///   - expectedPeer: who must answer; nil for anybody.
-    ///   - earlyMuxer: whether to offer muxers inside the handshake; false only in tests of the other way.
+    ///   - expectedPeer: The peer that must answer; nil to accept any.
+    ///   - earlyMuxer: Whether to offer muxers inside the handshake; false only in tests of the other way.
     init(
         role: NoiseHandshake.Role, identity: NodeIdentity, expectedPeer: PeerID?, earlyMuxer: Bool = true
     ) throws {
@@ -45,7 +45,7 @@ struct ConnectionUpgrade: Sendable {
             ? .proposingSecurity(MultistreamInitiator([Self.noise])) : .answeringSecurity(MultistreamResponder())
     }
 
-    /// What the side says before it has heard anything.
+    /// What is sent before anything has been received.
     func start(into output: inout ByteBuffer) {
         switch phase {
         case .proposingSecurity(let initiator): initiator.start(into: &output)
@@ -64,7 +64,7 @@ struct ConnectionUpgrade: Sendable {
                 phase = .proposingSecurity(initiator)
                 switch outcome {
                 case .needsMore: return nil
-                case .refused: throw WireFormatError("the peer does not speak \(Self.noise)")
+                case .refused: throw WireFormatError("the peer does not support \(Self.noise)")
                 case .agreed:
                     try handshake.start(into: &output)
                     phase = .handshake(handshake)
@@ -92,7 +92,7 @@ struct ConnectionUpgrade: Sendable {
                 phase = .proposingMuxer(initiator)
                 switch outcome {
                 case .agreed: return finished(earlyMuxer: false)
-                case .refused: throw WireFormatError("the peer does not speak \(Self.yamux)")
+                case .refused: throw WireFormatError("the peer does not support \(Self.yamux)")
                 case .needsMore: guard try decrypt(&input) else { return nil }
                 }
             case .answeringMuxer(var responder):

@@ -3,8 +3,8 @@ import NIOCore
 
 /// Serves the requests of one stream, one after the other.
 ///
-/// The next request is read when the last has its answer and the peer has taken it, so a peer that asks without
-/// reading is held back by its own window.
+/// The next request is read when the last has its answer and the peer has taken it, so a peer that sends requests
+/// without reading the answers is stopped by its own window.
 final class MessageServer: StreamHandler {
     private let environment: any ConnectionEnvironment
     private let handler: MessageHandler
@@ -86,7 +86,7 @@ final class MessageServer: StreamHandler {
     }
 
     func expired(_ stream: MuxedStream) {
-        stream.reset("no request for a while")
+        stream.reset("idle: no request in time")
     }
 
     func closed(_ stream: MuxedStream, _ end: StreamEnd) {
@@ -172,19 +172,19 @@ final class InboundNegotiation: StreamHandler {
 }
 
 /// A request that came in on a message protocol.
-public struct InboundMessage: Sendable {
-    /// Who sent it, as proved by the connection's handshake.
-    public let peer: PeerID
+package struct InboundMessage: Sendable {
+    /// The sender, authenticated by the connection's handshake.
+    package let peer: PeerID
     /// Where the connection comes from.
-    public let remoteAddress: IPAddress
+    package let remoteAddress: IPAddress
     /// The message without its length prefix.
-    public let payload: [UInt8]
+    package let payload: [UInt8]
 }
 
 /// The one answer to an ``InboundMessage``; only the first call counts. May be used from any thread.
 ///
 /// Until one of the calls is made, the stream's next message is not read.
-public struct MessageReply: Sendable {
+package struct MessageReply: Sendable {
     enum Outcome: Sendable {
         case response([UInt8])
         case silence
@@ -194,13 +194,13 @@ public struct MessageReply: Sendable {
     let finish: @Sendable (Outcome) -> Void
 
     /// Sends an answer.
-    public func respond(_ message: [UInt8]) { finish(.response(message)) }
+    package func respond(_ message: [UInt8]) { finish(.response(message)) }
     /// Sends no answer and goes on with the stream's next message.
-    public func ignore() { finish(.silence) }
+    package func ignore() { finish(.silence) }
     /// Resets the stream; the reason goes to the log.
-    public func reset(_ reason: String) { finish(.reset(reason)) }
+    package func reset(_ reason: String) { finish(.reset(reason)) }
 }
 
 /// Answers the requests of one protocol. Called on the connection's event loop, in order for one stream: must not
 /// block; slow work goes elsewhere and calls the reply later.
-public typealias MessageHandler = @Sendable (_ message: InboundMessage, _ reply: MessageReply) -> Void
+package typealias MessageHandler = @Sendable (_ message: InboundMessage, _ reply: MessageReply) -> Void

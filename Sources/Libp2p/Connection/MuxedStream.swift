@@ -1,12 +1,12 @@
 import NIOCore
 
-/// What a stream does with its bytes. All calls come on the connection's event loop.
+/// The protocol side of a stream. All calls come on the connection's event loop.
 protocol StreamHandler: AnyObject {
     /// Bytes kept besides the stream's own buffers.
     var bufferedBytes: Int { get }
     /// The stream is there: the moment to write.
     func opened(_ stream: MuxedStream)
-    /// There are new bytes in `stream.inbound`, or the peer's end came. What is taken opens the peer's window.
+    /// There are new bytes in `stream.inbound`, or the peer has sent FIN. What is taken opens the peer's window.
     func received(_ stream: MuxedStream)
     /// All that was written has been passed to the connection.
     func drained(_ stream: MuxedStream)
@@ -25,13 +25,13 @@ extension StreamHandler {
 
 /// How a stream ended.
 enum StreamEnd: Sendable, CustomStringConvertible {
-    /// Both sides said all they had to say.
+    /// Both sides sent FIN.
     case finished
-    /// The peer reset it, with a code of its own choosing.
+    /// The peer reset it, with a code.
     case resetByPeer(UInt32)
-    /// We reset it.
+    /// This side reset it.
     case reset(String)
-    /// The connection is gone.
+    /// The connection has been closed.
     case connectionClosed(String)
 
     var description: String {
@@ -52,7 +52,7 @@ final class MuxedStream {
 
     /// Bytes received and not taken yet.
     var inbound = ByteBuffer()
-    /// True when nothing more will come; `inbound` may still hold the last.
+    /// True when the peer has sent FIN; `inbound` may still hold the last bytes.
     var isRemoteFinished = false
     /// When ``StreamHandler/expired(_:)`` is called.
     var deadline: NIODeadline? {
@@ -65,7 +65,7 @@ final class MuxedStream {
     var outbound = ByteBuffer()
     var finishRequested = false
     var isLocalFinished = false
-    /// Guards against handing over bytes from within a handing over.
+    /// Guards against delivery from within a delivery.
     var isDelivering = false
     var deliversAgain = false
     /// In the connection's queue of streams with something to send.
@@ -87,19 +87,19 @@ final class MuxedStream {
         connection.enqueue(self)
     }
 
-    /// Ends our direction after what has been written.
+    /// Sends FIN after what has been written.
     func finish() {
         guard !isClosed, !finishRequested else { return }
         finishRequested = true
         connection.enqueue(self)
     }
 
-    /// Ends both directions at once.
+    /// Resets the stream.
     func reset(_ reason: String) {
         connection.reset(self, reason)
     }
 
-    /// Asks for a ``StreamHandler/expired(_:)`` after a time without another call of this.
+    /// Sets the deadline to `time` from now.
     func expire(after time: TimeAmount) {
         deadline = connection.eventLoop.now + time
     }

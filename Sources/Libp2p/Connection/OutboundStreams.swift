@@ -1,6 +1,6 @@
 import NIOCore
 
-/// What all streams of our own have in common: agreeing on the protocol, at leisure or lazily.
+/// A stream opened by this host: negotiates the protocol, then sends its payload; lazily, it sends both at once.
 ///
 /// Lazily means that the payload goes out together with the proposal, because the peer's identify listed the protocol.
 class OutboundStream: StreamHandler {
@@ -54,7 +54,7 @@ class OutboundStream: StreamHandler {
     func receivePayload(_ stream: MuxedStream) {}
     func drained(_ stream: MuxedStream) {}
     func expired(_ stream: MuxedStream) { fail(stream, .timedOut(protocolID)) }
-    /// The one place where a failure ends up, before or after the stream ended.
+    /// Called with every failure, before or after the stream has ended.
     func failed(_ error: HostError) {}
 
     final func fail(_ stream: MuxedStream, _ error: HostError) {
@@ -105,7 +105,7 @@ final class RequestStream: OutboundStream {
 
     override func receivePayload(_ stream: MuxedStream) {
         guard !isDone else {
-            // Nothing more is asked for: whatever comes is thrown away until the peer's end.
+            // Whatever else comes is discarded until the peer's FIN.
             stream.inbound.moveReaderIndex(forwardBy: stream.inbound.readableBytes)
             return
         }
@@ -124,13 +124,13 @@ final class RequestStream: OutboundStream {
 
     override func expired(_ stream: MuxedStream) {
         guard !isDone else {
-            stream.reset("not ended by the peer")
+            stream.reset("no FIN from the peer in time")
             return
         }
         let connection = stream.connection
         fail(stream, .timedOut("no answer to a request of \(protocolID)"))
-        // Not one byte in all that time: the peer is gone, and later requests should not wait to find out.
-        if connection.lastReceived < startedAt { connection.close("no answer, nor any sign of life") }
+        // Not one byte in all that time: the connection is dead, and later requests should not wait to find out.
+        if connection.lastReceived < startedAt { connection.close("no answer, and nothing else received") }
     }
 
     override func failed(_ error: HostError) {
@@ -138,7 +138,7 @@ final class RequestStream: OutboundStream {
     }
 }
 
-/// Messages sent back to back on one stream, drawn as they can be sent, then our end, then the wait for the peer's.
+/// Sends messages back to back on one stream, drawn from a sequence as they can be sent, then FIN, and waits for the peer's.
 final class BatchStream: OutboundStream {
     /// Bytes taken from the sequence ahead of what has been sent.
     private static let chunkSize = 32 << 10
@@ -182,7 +182,7 @@ final class BatchStream: OutboundStream {
 
     override func receivePayload(_ stream: MuxedStream) {
         stream.expire(after: limits.sendTimeout)
-        // Some implementations answer; nobody asked.
+        // Some implementations answer although no answer is due.
         stream.inbound.moveReaderIndex(forwardBy: stream.inbound.readableBytes)
         guard stream.isRemoteFinished else { return }
         if stream.finishRequested {

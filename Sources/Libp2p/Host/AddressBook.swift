@@ -98,7 +98,7 @@ struct AddressBook: Sendable {
         makeRoom(now)
     }
 
-    /// Sets the addresses of a connected peer to what it said in identify.
+    /// Sets the addresses of a connected peer to those of its identify.
     mutating func replace(_ addresses: [Multiaddr], of peer: PeerID) {
         guard var entry = entries[peer] else { return }
         entry.addresses = addresses.prefix(limits.addressesPerPeer).map { ($0, .distantFuture) }

@@ -1,9 +1,9 @@
-/// The secured connections by peer, and what identify has said about their peers.
+/// The secured connections by peer, and the identify messages of their peers.
 ///
 /// Bounded by ``HostLimits/connections`` and ``HostLimits/connectionsPerPeer``; ``surplus(for:)`` names what has to be
 /// closed to stay within them.
 struct ConnectionTable: Sendable {
-    /// What a connected peer said in identify.
+    /// The part of a peer's identify message that is kept.
     struct PeerInfo: Sendable {
         /// The protocols it accepts streams of.
         var protocols: [String]
@@ -90,10 +90,10 @@ struct ConnectionTable: Sendable {
 
     // MARK: Identify
 
-    /// What the peer said in identify; nil before it has, and when it is not connected.
+    /// From the peer's identify; nil before that has finished, and when the peer is not connected.
     func info(of peer: PeerID) -> PeerInfo? { identified[peer] }
 
-    /// Sets what a connected peer said in identify; nil to have it asked again.
+    /// Sets what a connected peer's identify contained; nil to have it requested again.
     mutating func setInfo(_ info: PeerInfo?, of peer: PeerID) {
         identified[peer] = byPeer[peer] == nil ? nil : info
     }

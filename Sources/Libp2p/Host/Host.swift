@@ -5,18 +5,18 @@ import ResourceLimits
 
 /// A libp2p node: listens, dials, secures and multiplexes connections, and carries messages over them.
 ///
-/// Use: make it, register message handlers and the event handler, then ``start()``. Speaks TCP with multistream-select,
-/// Noise XX, yamux, identify, identify push and ping.
-public final class Host: Sendable {
-    /// What it was made with.
-    public let configuration: HostConfiguration
+/// Register message handlers and the event handler, then call ``start()``. Supports TCP with multistream-select, Noise
+/// XX, yamux, identify, identify push and ping.
+package final class Host: Sendable {
+    /// The configuration, as given.
+    package let configuration: HostConfiguration
 
     let state: NIOLockedValueBox<HostState>
     let budget: ByteBudget
     let offersEarlyMuxer: Bool
 
     /// Makes a host; nothing is opened before ``start()``.
-    public convenience init(configuration: HostConfiguration) {
+    package convenience init(configuration: HostConfiguration) {
         self.init(configuration: configuration, offersEarlyMuxer: true)
     }
 
@@ -28,11 +28,11 @@ public final class Host: Sendable {
         budget = ByteBudget(limit: configuration.limits.bufferedBytes)
     }
 
-    /// Our ID.
-    public var peerID: PeerID { configuration.identity.peerID }
+    /// This host's ID.
+    package var peerID: PeerID { configuration.identity.peerID }
 
-    /// Serves a protocol of varint-delimited messages. Only before ``start()``, as peers ask for our protocols once.
-    public func registerMessageHandler(_ protocolID: String, handler: @escaping MessageHandler) {
+    /// Serves a protocol of varint-delimited messages. Only before ``start()``, as peers request identify once.
+    package func registerMessageHandler(_ protocolID: String, handler: @escaping MessageHandler) {
         state.withLockedValue { state in
             precondition(state.phase == .idle, "handlers are registered before the host is started")
             state.handlers[protocolID] = handler
@@ -40,7 +40,7 @@ public final class Host: Sendable {
     }
 
     /// Sets the receiver of events. Only before ``start()``. Called on event loops: must not block.
-    public func setEventHandler(_ handler: @escaping @Sendable (HostEvent) -> Void) {
+    package func setEventHandler(_ handler: @escaping @Sendable (HostEvent) -> Void) {
         state.withLockedValue { state in
             precondition(state.phase == .idle, "the event handler is set before the host is started")
             state.handlers.event = handler
@@ -53,9 +53,9 @@ public final class Host: Sendable {
     /// known. A request that failed because a connection turned out dead is tried once more on another.
     ///
     /// - Throws: ``HostError``, or `CancellationError` when the task is cancelled; the stream then ends by itself.
-    public func request(_ message: [UInt8], to peer: PeerID, protocolID: String) async throws -> [UInt8] {
+    package func request(_ message: [UInt8], to peer: PeerID, protocolID: String) async throws -> [UInt8] {
         try await withConnection(to: peer) { handle in
-            let isLazy = try self.knowsProtocol(protocolID, of: peer)
+            let isLazy = try self.supportsProtocol(protocolID, of: peer)
             let limits = self.configuration.limits
             let completion = Completion<[UInt8]>()
             handle.run { connection in
@@ -67,15 +67,15 @@ public final class Host: Sendable {
         }
     }
 
-    /// Sends messages back to back on one stream, then ends it and waits for the peer's end, throwing away what it
-    /// answers. The sequence is drawn from as the peer's window allows.
+    /// Sends messages back to back on one stream, then FIN, and waits for the peer's; answers are discarded. The sequence
+    /// is drawn from as the peer's window allows.
     ///
     /// - Throws: ``HostError/streamReset(_:)`` when the peer refused one of the messages.
-    public func send(
+    package func send(
         _ messages: some Sequence<[UInt8]> & Sendable, to peer: PeerID, protocolID: String
     ) async throws {
         try await withConnection(to: peer) { handle in
-            let isLazy = try self.knowsProtocol(protocolID, of: peer)
+            let isLazy = try self.supportsProtocol(protocolID, of: peer)
             let limits = self.configuration.limits
             let completion = Completion<Void>()
             handle.run { connection in
@@ -90,7 +90,7 @@ public final class Host: Sendable {
     }
 
     /// The round-trip time by the ping protocol.
-    public func ping(_ peer: PeerID) async throws -> Duration {
+    package func ping(_ peer: PeerID) async throws -> Duration {
         try await withConnection(to: peer) { handle in
             let limits = self.configuration.limits
             let completion = Completion<Duration>()
@@ -126,7 +126,7 @@ public final class Host: Sendable {
     /// True when identify has listed the protocol; false before identify.
     ///
     /// - Throws: ``HostError/protocolNotSupported(_:)`` when identify has not listed it.
-    private func knowsProtocol(_ protocolID: String, of peer: PeerID) throws -> Bool {
+    private func supportsProtocol(_ protocolID: String, of peer: PeerID) throws -> Bool {
         guard let protocols = protocols(of: peer) else { return false }
         guard protocols.contains(protocolID) else { throw HostError.protocolNotSupported(protocolID) }
         return true
@@ -135,18 +135,18 @@ public final class Host: Sendable {
     // MARK: Peers
 
     /// The peers with a connection now.
-    public var connectedPeers: [PeerID] { state.withLockedValue { $0.connections.peers } }
+    package var connectedPeers: [PeerID] { state.withLockedValue { $0.connections.peers } }
 
     /// Whether there is a connection to the peer now.
-    public func isConnected(to peer: PeerID) -> Bool { state.withLockedValue { $0.connections.contains(peer) } }
+    package func isConnected(to peer: PeerID) -> Bool { state.withLockedValue { $0.connections.contains(peer) } }
 
     /// The addresses known of a peer, best first.
-    public func addresses(of peer: PeerID) -> [Multiaddr] {
+    package func addresses(of peer: PeerID) -> [Multiaddr] {
         state.withLockedValue { $0.addressBook.addresses(of: peer, now: .now()) }
     }
 
     /// Remembers addresses of a peer for a time. Those of a connected peer are ignored, as identify has said them.
-    public func remember(_ addresses: [Multiaddr], of peer: PeerID, for lifetime: TimeAmount) {
+    package func remember(_ addresses: [Multiaddr], of peer: PeerID, for lifetime: TimeAmount) {
         guard peer != peerID else { return }
         let usable = addresses.compactMap { $0.strippingPeerID(peer) }.filter { DialTarget($0) != nil }
         state.withLockedValue { state in
@@ -157,15 +157,15 @@ public final class Host: Sendable {
     }
 
     /// Forgets all addresses of a peer that is not connected.
-    public func forget(_ peer: PeerID) { state.withLockedValue { $0.addressBook.removeAll(of: peer) } }
+    package func forget(_ peer: PeerID) { state.withLockedValue { $0.addressBook.removeAll(of: peer) } }
 
-    /// What the peer's identify listed; nil when it is not connected or not identified yet.
-    public func protocols(of peer: PeerID) -> [String]? {
+    /// The protocols in the peer's identify; nil when it is not connected or not identified yet.
+    package func protocols(of peer: PeerID) -> [String]? {
         state.withLockedValue { $0.connections.info(of: peer)?.protocols }
     }
 
-    /// Waits until a peer that is connected has identified itself, which runs beside the first requests to it; returns
-    /// after `limit` in any case.
+    /// Waits until identify with a connected peer has finished, which runs beside the first requests to it; returns after
+    /// `limit` in any case.
     ///
     /// - Throws: `CancellationError`.
     package func waitForIdentify(of peer: PeerID, atMost limit: Duration) async throws {
@@ -175,34 +175,34 @@ public final class Host: Sendable {
         }
     }
 
-    /// The name and version the peer gave itself; nil when it is not connected or not identified yet.
-    public func agentVersion(of peer: PeerID) -> String? {
+    /// The agent version in the peer's identify; nil when it is not connected or not identified yet.
+    package func agentVersion(of peer: PeerID) -> String? {
         state.withLockedValue { $0.connections.info(of: peer)?.agentVersion }
     }
 
     /// Closes all connections to a peer.
-    public func disconnect(_ peer: PeerID) async {
+    package func disconnect(_ peer: PeerID) async {
         let handles = state.withLockedValue { $0.connections.connections(to: peer) }
-        for handle in handles { handle.close("no longer wanted") }
+        for handle in handles { handle.close("disconnected by this host") }
         for handle in handles { try? await handle.channel.closeFuture.get() }
     }
 
     /// Figures for tests, metrics and operators.
-    public struct Statistics: Sendable, Equatable {
+    package struct Statistics: Sendable, Equatable {
         /// Secured connections.
-        public var connections: Int
+        package var connections: Int
         /// Connections that came in and are not secured yet.
-        public var unsecuredConnections: Int
+        package var unsecuredConnections: Int
         /// Streams of all connections.
-        public var streams: Int
+        package var streams: Int
         /// Bytes held for unfinished messages and unsent or unread stream data.
-        public var bufferedBytes: Int
+        package var bufferedBytes: Int
         /// Peers in the address book.
-        public var knownPeers: Int
+        package var knownPeers: Int
     }
 
     /// The figures now.
-    public var statistics: Statistics {
+    package var statistics: Statistics {
         state.withLockedValue { state in
             Statistics(
                 connections: state.connections.count, unsecuredConnections: state.accepting.unsecured,
@@ -216,28 +216,28 @@ public final class Host: Sendable {
     }
 }
 
-/// What a ``Host`` tells its owner.
-public enum HostEvent: Sendable {
-    /// Identify finished on a new connection, or (`isPush`) the peer told of a change over one that exists: what it
-    /// speaks and where it can be dialled.
+/// An event of a ``Host``.
+package enum HostEvent: Sendable {
+    /// Identify finished on a new connection, or (`isPush`) the peer pushed a change over one that exists: the peer's
+    /// protocols and the addresses where it can be dialled.
     case identified(PeerID, protocols: [String], addresses: [Multiaddr], isPush: Bool)
     /// The last connection to the peer ended.
     case disconnected(PeerID)
-    /// Our own advertised addresses changed; peers have been told.
+    /// This host's advertised addresses changed; they are pushed to the peers.
     case addressesChanged([Multiaddr])
 }
 
-/// Why something asked of a ``Host`` failed.
+/// Why a connection or a request to a peer failed.
 public enum HostError: Error, Sendable, Hashable, CustomStringConvertible {
-    /// Before ``Host/start()``.
+    /// The host has not been started.
     case notStarted
-    /// During or after ``Host/shutdown()``.
+    /// The host is being shut down, or has been.
     case shutDown
     /// No listen address can be used; says which and why.
     case cannotListen(String)
     /// The peer has no address that can be dialled.
     case noAddresses(PeerID?)
-    /// All addresses failed lately and rest.
+    /// All addresses are in back-off because dials failed lately.
     case backingOff(PeerID?)
     /// No address answered; names each with its reason.
     case dialFailed(String)
@@ -247,7 +247,7 @@ public enum HostError: Error, Sendable, Hashable, CustomStringConvertible {
     case dialledSelf
     /// The connection ended before the answer.
     case connectionClosed(String)
-    /// The peer does not speak the protocol.
+    /// The peer does not support the protocol.
     case protocolNotSupported(String)
     /// The peer reset the stream, or ended it without an answer.
     case streamReset(String)
@@ -270,7 +270,7 @@ public enum HostError: Error, Sendable, Hashable, CustomStringConvertible {
         case .peerMismatch(let expected, let found): "peer \(expected) expected, \(found) found"
         case .dialledSelf: "dialled this host itself"
         case .connectionClosed(let reason): "connection closed: \(reason)"
-        case .protocolNotSupported(let name): "the peer does not speak \(WireFormatError.quote(name))"
+        case .protocolNotSupported(let name): "the peer does not support \(WireFormatError.quote(name))"
         case .streamReset(let reason): "stream ended: \(reason)"
         case .timedOut(let what): "timed out: \(what)"
         case .limitReached(let what): "limit reached: \(what)"

@@ -2,30 +2,30 @@ import Logging
 import NIOCore
 import NIOPosix
 
-/// What a ``Host`` needs to know.
-public struct HostConfiguration: Sendable {
+/// The configuration of a ``Host``.
+package struct HostConfiguration: Sendable {
     /// The node's key.
-    public var identity: NodeIdentity
+    package var identity: NodeIdentity
     /// Where to listen: `/ip4/A/tcp/P` or `/ip6/A/tcp/P`; the unspecified address means every interface of that family,
     /// port 0 any free one.
-    public var listenAddresses: [Multiaddr]
-    /// Told to peers instead of what the listeners' addresses imply.
-    public var announcedAddresses: [Multiaddr]?
-    /// Whether loopback addresses are told to and taken from peers: for several nodes on one machine, as in tests.
-    public var advertiseLoopback = false
-    /// Which of the addresses a peer gives itself are remembered, dialled and told; nil for all that can be dialled.
-    public var addressPolicy: AddressPolicy?
-    /// Our name and version in identify.
-    public var agentVersion = "spegel-swift"
-    /// All bounds.
-    public var limits = HostLimits()
+    package var listenAddresses: [Multiaddr]
+    /// Advertised instead of what follows from the listeners' addresses.
+    package var announcedAddresses: [Multiaddr]?
+    /// Whether loopback addresses are advertised and accepted: for several nodes on one machine, as in tests.
+    package var advertiseLoopback = false
+    /// Which of the addresses in a peer's identify are accepted; nil for all that can be dialled.
+    package var addressPolicy: AddressPolicy?
+    /// The agent version in identify: name and version of this program.
+    package var agentVersion = "spegel-swift"
+    /// All limits.
+    package var limits = HostLimits()
     /// The loops connections live on.
-    public var eventLoopGroup: any EventLoopGroup
-    /// Where to log; what strangers do is logged at debug level.
-    public var logger: Logger
+    package var eventLoopGroup: any EventLoopGroup
+    /// Where to log; what remote peers do is logged at debug level.
+    package var logger: Logger
 
     /// Makes a configuration.
-    public init(
+    package init(
         identity: NodeIdentity, listenAddresses: [Multiaddr],
         eventLoopGroup: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton,
         logger: Logger = Logger(label: "PeerRouting")
@@ -37,7 +37,7 @@ public struct HostConfiguration: Sendable {
     }
 }
 
-/// Every bound the host keeps, with its reason. The defaults suit a node of a cluster; tests shorten the times.
+/// Every limit of a host, with its reason. The defaults suit a node of a cluster; tests shorten the times.
 public struct HostLimits: Sendable {
     // MARK: Connections
 
@@ -46,7 +46,7 @@ public struct HostLimits: Sendable {
     public var connections = 512
     /// Connections accepted but not yet secured, so that slow handshakes cannot fill the node.
     public var unsecuredConnections = 128
-    /// Connections to one peer. Two are normal when both dialled at once; beyond this the one idle longest goes.
+    /// Connections to one peer. Two are normal when both dialled at once; beyond this the one idle longest is closed.
     public var connectionsPerPeer = 4
     /// New connections from one source address that may come at once; loopback is exempt.
     public var acceptBurst = 32
@@ -62,9 +62,9 @@ public struct HostLimits: Sendable {
     public var dialAddresses = 8
     /// Dials under way at a time, all peers together; more fail at once.
     public var dials = 256
-    /// After the n-th failed dial an address rests for this + n² seconds, at most ``dialBackOffMaximum``.
+    /// After the n-th failed dial an address is in back-off for this + n² seconds, at most ``dialBackOffMaximum``.
     public var dialBackOffBase: TimeAmount = .seconds(5)
-    /// Longest rest of an address.
+    /// Longest back-off of an address.
     public var dialBackOffMaximum: TimeAmount = .minutes(5)
     /// Silence after which a keepalive ping is sent.
     public var keepAliveInterval: TimeAmount = .seconds(30)
@@ -72,7 +72,7 @@ public struct HostLimits: Sendable {
     public var keepAliveTimeout: TimeAmount = .seconds(10)
     /// A connection whose outgoing bytes do not move for this long ends.
     public var writeTimeout: TimeAmount = .seconds(10)
-    /// Bytes waiting for the socket at which the connection stops being read: only a peer that makes us answer
+    /// Bytes waiting for the socket at which the connection stops being read: only a peer that makes this host answer
     /// without reading the answers gets there, as stream data is held back long before.
     public var outboundBufferMaximum = 1 << 20
 
@@ -88,7 +88,7 @@ public struct HostLimits: Sendable {
     public var identifyStreams = 4
     /// Ping streams a peer may have open on one connection.
     public var pingStreams = 2
-    /// Streams we have open on one connection; further requests wait, as peers reset what exceeds their own bounds.
+    /// Streams this host has open on one connection; further requests wait, as peers reset what exceeds their own limits.
     public var outboundStreams = 32
     /// Requests that wait so on one connection, each at most ``requestTimeout``; more fail at once.
     public var waitingStreams = 1024
@@ -100,8 +100,8 @@ public struct HostLimits: Sendable {
     public var requestTimeout: TimeAmount = .seconds(10)
     /// A batch being sent: the time without any progress.
     public var sendTimeout: TimeAmount = .seconds(10)
-    /// An inbound message stream without a request is reset after this. Reset, as a peer told only of the end of our
-    /// side would go on writing records nobody reads.
+    /// An inbound message stream without a request is reset after this. Reset instead of FIN, after which the peer would
+    /// go on sending records that are not read.
     public var messageStreamIdleTimeout: TimeAmount = .seconds(60)
     /// The identify exchange.
     public var identifyTimeout: TimeAmount = .seconds(5)
@@ -131,7 +131,7 @@ public struct HostLimits: Sendable {
     public var addressBookPeers = 10_000
     /// How long a disconnected peer's addresses stay.
     public var recentAddressLifetime: TimeAmount = .minutes(15)
-    /// How often the interfaces are looked at for changed addresses.
+    /// How often the interfaces are checked for changed addresses.
     public var interfaceCheckInterval: TimeAmount = .seconds(30)
 
     /// The defaults.

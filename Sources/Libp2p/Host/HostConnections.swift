@@ -59,14 +59,14 @@ extension Host: ConnectionEnvironment {
                 "reason": "\(reason)",
             ])
         guard let handle else { return }
-        let isGone = state.withLockedValue { $0.remove(handle) }
-        if isGone { emit(.disconnected(handle.peer)) }
+        let wasLast = state.withLockedValue { $0.remove(handle) }
+        if wasLast { emit(.disconnected(handle.peer)) }
     }
 
     func identified(_ handle: ConnectionHandle, _ message: IdentifyMessage, isPush: Bool) {
         let peer = handle.peer
         if let key = message.publicKey, (try? PublicKey(parsing: key[...])).map({ PeerID(publicKey: $0) }) != peer {
-            logger.debug("identify with the key of another peer", metadata: ["peer": "\(peer)"])
+            logger.debug("identify has the key of another peer", metadata: ["peer": "\(peer)"])
         }
         var addresses = message.usableAddresses(
             of: peer, remote: handle.remoteAddress, allowLoopback: configuration.advertiseLoopback)
@@ -98,7 +98,7 @@ extension Host: ConnectionEnvironment {
         if isBehind { pushIdentify(on: handle) }
     }
 
-    /// Sends a peer our protocols and addresses by identify push.
+    /// Sends a peer this host's protocols and addresses by identify push.
     func pushIdentify(on handle: ConnectionHandle, ended: Completion<Void>? = nil) {
         let message = identifyMessage(for: handle)
         let limits = limits

@@ -12,7 +12,7 @@ extension Host {
     ///   - addresses: Where to dial; a `/p2p/ID` at the end names the peer expected there.
     ///   - ignoringBackOff: Dial addresses that are in back-off as well (for bootstrapping, which has its own pace).
     /// - Throws: ``HostError``, or `CancellationError` when the task is cancelled.
-    public func connect(
+    package func connect(
         to peer: PeerID?, addresses: [Multiaddr] = [], ignoringBackOff: Bool = false
     ) async throws -> PeerID {
         guard peer != peerID else { throw HostError.dialledSelf }

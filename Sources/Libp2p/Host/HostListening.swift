@@ -10,7 +10,7 @@ extension Host {
     /// A wildcard address of a family the machine does not have is passed over when another listener works.
     ///
     /// - Throws: ``HostError/cannotListen(_:)``, ``HostError/shutDown``.
-    public func start() async throws {
+    package func start() async throws {
         try state.withLockedValue { state in
             guard state.phase == .idle else {
                 throw state.phase == .running ? HostError.cannotListen("started already") : HostError.shutDown
@@ -121,12 +121,12 @@ extension Host {
     }
 
     /// The addresses bound, with real ports.
-    public var listenAddresses: [Multiaddr] {
+    package var listenAddresses: [Multiaddr] {
         state.withLockedValue { $0.listening.endpoints.map { Multiaddr($0.address, tcpPort: $0.port) } }
     }
 
     /// The addresses that peers get in identify.
-    public var advertisedAddresses: [Multiaddr] { state.withLockedValue { $0.listening.advertised } }
+    package var advertisedAddresses: [Multiaddr] { state.withLockedValue { $0.listening.advertised } }
 
     /// Derives the advertised addresses from the machine's; emits ``HostEvent/addressesChanged(_:)`` and pushes them to
     /// the peers when they have changed.
@@ -163,7 +163,7 @@ extension Host {
     }
 
     /// Stops listening and closes all connections. Afterwards nothing of the host is left open.
-    public func shutdown() async {
+    package func shutdown() async {
         let (listening, handles) = state.withLockedValue { state in
             state.phase = .stopped
             return (state.channels.takeListeners(), state.connections.all)

@@ -1,7 +1,7 @@
 import Logging
 import NIOCore
 
-/// Answers identify: one message, then our end, which the asker waits for.
+/// Answers identify: one message, then FIN, which the requester waits for.
 final class IdentifyResponder: StreamHandler {
     private let environment: any ConnectionEnvironment
 
@@ -25,7 +25,7 @@ final class IdentifyResponder: StreamHandler {
     func closed(_ stream: MuxedStream, _ end: StreamEnd) {}
 }
 
-/// Collects the messages of one identify answer or push, up to the sender's end.
+/// Collects the messages of one identify answer or push, up to the sender's FIN.
 struct IdentifyCollector {
     private let limits: HostLimits
     private var decoder: DelimitedMessageDecoder
@@ -39,7 +39,7 @@ struct IdentifyCollector {
 
     var bufferedBytes: Int { decoder.bufferedBytes }
 
-    /// Takes what has come; the merged message once the end is there.
+    /// Takes what has been received; returns the merged message after the sender's FIN.
     mutating func receive(_ stream: MuxedStream) throws(WireFormatError) -> IdentifyMessage? {
         while let bytes = try decoder.next(from: &stream.inbound) {
             count += 1
@@ -55,7 +55,7 @@ struct IdentifyCollector {
     }
 }
 
-/// Takes a push from a peer.
+/// Receives an identify push.
 final class IdentifyPushReceiver: StreamHandler {
     private let environment: any ConnectionEnvironment
     private var collector: IdentifyCollector
@@ -84,7 +84,7 @@ final class IdentifyPushReceiver: StreamHandler {
     func closed(_ stream: MuxedStream, _ end: StreamEnd) {}
 }
 
-/// Asks a peer who it is; done on every connection.
+/// Requests identify; done once on every connection.
 final class IdentifyRequester: OutboundStream {
     private let environment: any ConnectionEnvironment
     private var collector: IdentifyCollector
@@ -121,11 +121,11 @@ final class IdentifyRequester: OutboundStream {
     }
 }
 
-/// Tells a peer that our addresses, or what we speak, changed.
+/// Sends an identify push: our addresses or protocols have changed.
 final class IdentifyPusher: OutboundStream {
     private let message: [UInt8]
     private let limits: HostLimits
-    /// Succeeds when the stream has ended, in whatever way: there is nothing to be done about a push that failed.
+    /// Succeeds when the stream has ended, in whatever way: a push that failed is not repeated.
     private let ended: Completion<Void>?
 
     init(_ message: [UInt8], limits: HostLimits, ended: Completion<Void>? = nil) {
@@ -155,16 +155,16 @@ final class IdentifyPusher: OutboundStream {
     }
 }
 
-/// What a peer tells about itself: protocols spoken, addresses to dial.
+/// The identify message: the sender's protocols and listen addresses.
 /// See https://github.com/libp2p/specs/tree/master/identify
 struct IdentifyMessage: Equatable, Sendable {
     static let protocolID = "/ipfs/id/1.0.0"
     static let pushProtocolID = "/ipfs/id/push/1.0.0"
     /// Longest name or version kept, in bytes.
     static let maximumTextLength = 256
-    /// Longest message of ours, in bytes: what every implementation reads as one (Go refuses more than 8 KiB).
+    /// Longest message sent, in bytes: what every implementation accepts as one (Go refuses more than 8 KiB).
     static let maximumLength = 4 << 10
-    /// Most addresses in a message of ours: what peers keep.
+    /// Most addresses in a message sent: what peers keep.
     static let maximumAddresses = 64
 
     /// The protobuf form of the sender's key; the handshake is the authority, this only a claim.
@@ -187,7 +187,7 @@ struct IdentifyMessage: Equatable, Sendable {
         return writer.bytes
     }
 
-    /// The first of the addresses, as many as may be told in one message.
+    /// The first of the addresses, as many as one message may have.
     ///
     /// - Parameter room: Bytes the message has for them.
     static func fitting(_ addresses: [Multiaddr], room: Int) -> [Multiaddr] {
@@ -201,9 +201,9 @@ struct IdentifyMessage: Equatable, Sendable {
             })
     }
 
-    /// Adds one message of an answer that may come in several: lists grow up to their bounds, the rest is replaced.
+    /// Merges one message of an answer that may come in several: lists grow up to their limits, the rest is replaced.
     ///
-    /// An address that cannot be parsed is left out; it says nothing about the others.
+    /// An address that cannot be parsed is left out, the others are kept.
     mutating func merge(
         parsing bytes: [UInt8], maximumAddresses: Int, maximumProtocols: Int
     ) throws(WireFormatError) {
@@ -229,7 +229,7 @@ struct IdentifyMessage: Equatable, Sendable {
         }
     }
 
-    /// The addresses that can mean this peer to somebody who reached it at `remote`: those of another peer and those
+    /// The addresses that are valid for this peer from a host that is connected to it at `remote`: those of another peer and those
     /// whose reach is smaller than the connection's are left out.
     func usableAddresses(of peer: PeerID, remote: IPAddress, allowLoopback: Bool) -> [Multiaddr] {
         var seen: Set<Multiaddr> = []

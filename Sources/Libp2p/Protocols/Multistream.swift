@@ -2,14 +2,14 @@ import NIOCore
 
 /// The side that proposes protocols: the dialler of a connection, or the opener of a stream.
 ///
-/// Header and first proposal go out together. Payload may follow at once when the peer is known to speak the first
+/// Header and first proposal go out together. Payload may follow at once when the peer is known to support the first
 /// proposal ("lazy"): the answers are then checked when they come.
 struct MultistreamInitiator: Sendable {
     enum Outcome: Equatable, Sendable {
         case needsMore
         /// All bytes left in the input belong to the protocol.
         case agreed(String)
-        /// The peer speaks none of them.
+        /// The peer supports none of them.
         case refused
     }
 
@@ -89,7 +89,7 @@ struct MultistreamResponder: Sendable {
             }
             proposals += 1
             guard proposals < maximumProposals else {
-                throw WireFormatError("\(proposals) protocols proposed, none of them known")
+                throw WireFormatError("\(proposals) protocols proposed, none of them supported")
             }
             MultistreamToken.append(MultistreamToken.notAvailable, to: &output)
         }
@@ -102,7 +102,7 @@ struct MultistreamResponder: Sendable {
 enum MultistreamToken {
     /// The protocol's own name, which both sides send first.
     static let header = "/multistream/1.0.0"
-    /// The answer to a protocol that is not spoken.
+    /// The answer to a protocol that is not supported.
     static let notAvailable = "na"
     /// Longest token accepted, newline included.
     static let maximumLength = 1024

@@ -1,6 +1,6 @@
 import NIOCore
 
-/// Echoes what comes, until the end or a silence. See https://github.com/libp2p/specs/blob/master/ping/ping.md
+/// Echoes what comes, until FIN or a timeout. See https://github.com/libp2p/specs/blob/master/ping/ping.md
 final class PingResponder: StreamHandler {
     static let protocolID = "/ipfs/ping/1.0.0"
     /// Bytes of one ping.

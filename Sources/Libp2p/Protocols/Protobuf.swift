@@ -3,13 +3,13 @@ import NIOCore
 /// Reads the fields of one protocol-buffers message, whatever they are.
 ///
 /// Lengths are checked against the bytes at hand before anything is taken, nested messages go at most
-/// ``maximumDepth`` deep, unknown fields are the caller's to ignore, and groups (a relic nobody here sends) are
+/// ``maximumDepth`` deep, unknown fields are the caller's to ignore, and groups (deprecated, and sent by no libp2p implementation) are
 /// skipped without recursion.
 package struct ProtobufReader: Sendable {
     /// Messages inside messages, counting the outermost as 1.
     package static let maximumDepth = 8
 
-    /// A field's value as far as the wire tells it.
+    /// A field's value by its wire type.
     package enum Value: Sendable, Equatable {
         case varint(UInt64)
         case fixed64(UInt64)

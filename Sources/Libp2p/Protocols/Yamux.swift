@@ -14,15 +14,15 @@ struct YamuxSession: Sendable {
         case reset(UInt32, code: UInt32)
         /// There is room again to write.
         case windowGrew(UInt32)
-        /// The answer to a ping of ours.
+        /// The answer to a ping sent by this side.
         case pong(UInt32)
-        /// The peer ends the session. To be treated as its end, whatever the code.
+        /// The peer ends the session. It has ended, whatever the code.
         case goAway(UInt32)
     }
 
     /// Bytes each direction of a stream starts with, whatever either side would prefer.
     static let initialWindow: UInt32 = 262_144
-    /// Most payload in a frame of ours: frame and header fill one Noise message.
+    /// Most payload in a frame sent: frame and header fill one Noise message.
     static let maximumPayload = NoiseTransport.maximumPlaintext - YamuxHeader.length
     /// Answers to pings waiting in ``output``; further pings are dropped.
     static let maximumPendingPongs = 32
@@ -92,7 +92,7 @@ struct YamuxSession: Sendable {
                     let count = min(Int(remaining), input.readableBytes)
                     guard count > 0, let chunk = input.readSlice(length: count) else { return nil }
                     step = .payload(header, remaining: remaining - UInt32(count))
-                    // Frames of streams that are gone are ordinary after a reset.
+                    // Frames of streams that have been removed are normal after a reset.
                     if let stream = streams[header.streamID], !stream.remoteFinished {
                         return .data(header.streamID, chunk)
                     }
@@ -130,7 +130,7 @@ struct YamuxSession: Sendable {
             step = .flags(header)
             if isOpen, !header.flags.contains(.rst), header.value > 0 {
                 try grow(header.streamID, by: header.value)
-                // Of a new stream the opening is told first; its window is only as large as it says.
+                // A new stream is reported as opened; its window is as large as the frame says.
                 if !isNew { return .windowGrew(header.streamID) }
             }
         }
@@ -203,7 +203,7 @@ struct YamuxSession: Sendable {
 
     /// Sends as much of the data as window and one frame hold; what was sent is taken from it.
     ///
-    /// - Returns: the number of bytes sent, 0 when the window is closed or the stream gone.
+    /// - Returns: The number of bytes sent; 0 when the window is closed or the stream has ended.
     mutating func write(_ data: inout ByteBuffer, on id: UInt32) -> Int {
         guard let stream = streams[id], !stream.localFinished else { return 0 }
         let count = min(data.readableBytes, Int(stream.sendWindow), Self.maximumPayload)
@@ -214,7 +214,7 @@ struct YamuxSession: Sendable {
         return count
     }
 
-    /// Ends our direction.
+    /// Sends FIN.
     mutating func finish(_ id: UInt32) {
         guard let stream = streams[id], !stream.localFinished else { return }
         streams[id]?.localFinished = true
@@ -222,14 +222,14 @@ struct YamuxSession: Sendable {
         if stream.remoteFinished { remove(id) }
     }
 
-    /// Ends both directions.
+    /// Sends RST.
     mutating func reset(_ id: UInt32) {
         guard streams[id] != nil else { return }
         remove(id)
         YamuxHeader(.windowUpdate, .rst, streamID: id, value: 0).write(to: &output)
     }
 
-    /// Tells that the receiver is done with so many bytes; half a window's worth is granted again.
+    /// Counts bytes that the receiver has consumed; grants them again once they are half a window.
     mutating func consumed(_ count: Int, on id: UInt32) {
         guard var stream = streams[id], !stream.remoteFinished else { return }
         stream.consumed += UInt32(clamping: count)

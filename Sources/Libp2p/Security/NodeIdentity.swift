@@ -5,7 +5,7 @@ public struct NodeIdentity: Sendable {
     /// The private key.
     let privateKey: Curve25519.Signing.PrivateKey
     /// The public key.
-    public let publicKey: PublicKey
+    package let publicKey: PublicKey
     /// The ID under which other nodes know this one.
     public let peerID: PeerID
 
@@ -36,10 +36,10 @@ public struct NodeIdentity: Sendable {
     }
 }
 
-/// A peer's public key in libp2p's envelope: a key type and the key's bytes.
-public struct PublicKey: Hashable, Sendable {
-    /// The kinds of key libp2p knows; only Ed25519 keys can be used by this module.
-    public enum KeyType: UInt64, Sendable {
+/// A peer's package key in libp2p's envelope: a key type and the key's bytes.
+package struct PublicKey: Hashable, Sendable {
+    /// The key types of libp2p; only Ed25519 keys can be used by this module.
+    package enum KeyType: UInt64, Sendable {
         /// RSA in PKIX form.
         case rsa = 0
         /// Ed25519, 32 bytes.
@@ -54,11 +54,11 @@ public struct PublicKey: Hashable, Sendable {
     static let maximumLength = 2048
 
     /// The kind of key.
-    public let type: KeyType
+    package let type: KeyType
     /// The key in its type's own form.
-    public let bytes: [UInt8]
+    package let bytes: [UInt8]
 
-    /// An Ed25519 public key.
+    /// An Ed25519 package key.
     init(_ key: Curve25519.Signing.PublicKey) {
         type = .ed25519
         bytes = Array(key.rawRepresentation)
@@ -78,10 +78,10 @@ public struct PublicKey: Hashable, Sendable {
             default: break
             }
         }
-        guard let type, let bytes else { throw WireFormatError("public key without type or bytes") }
-        guard bytes.count <= Self.maximumLength else { throw WireFormatError("public key of \(bytes.count) bytes") }
+        guard let type, let bytes else { throw WireFormatError("package key without type or bytes") }
+        guard bytes.count <= Self.maximumLength else { throw WireFormatError("package key of \(bytes.count) bytes") }
         if type == .ed25519, bytes.count != 32 {
-            throw WireFormatError("Ed25519 public key of \(bytes.count) bytes")
+            throw WireFormatError("Ed25519 package key of \(bytes.count) bytes")
         }
         self.type = type
         self.bytes = Array(bytes)
@@ -105,8 +105,8 @@ public struct PublicKey: Hashable, Sendable {
 }
 
 extension PeerID {
-    /// The ID of a public key.
-    public init(publicKey: PublicKey) {
+    /// The ID of a package key.
+    package init(publicKey: PublicKey) {
         let encoded = publicKey.encoded
         self.init(
             encoded.count <= 42

@@ -37,9 +37,9 @@ struct NoiseHandshake: Sendable {
     private var remoteEphemeral: Curve25519.KeyAgreement.PublicKey?
 
     /// - Parameters:
-    ///   - expectedPeer: who must answer; nil for anybody.
-    ///   - muxers: offered in the payload; nil to send no list.
-    ///   - staticKey: a fresh one for each handshake; given only in tests, as are the next two.
+    ///   - expectedPeer: The peer that must answer; nil to accept any.
+    ///   - muxers: Offered in the payload; nil to send no list.
+    ///   - staticKey: A new one for each handshake; given only in tests, as are the next two.
     init(
         role: Role, identity: NodeIdentity, expectedPeer: PeerID?, muxers: [String]?,
         staticKey: Curve25519.KeyAgreement.PrivateKey = .init(),
@@ -88,7 +88,7 @@ struct NoiseHandshake: Sendable {
         case (.responder, .message3):
             return try finishAsResponder(&message)
         default:
-            throw .malformed("message out of turn")
+            throw .malformed("handshake message out of order")
         }
     }
 
@@ -200,7 +200,7 @@ struct NoiseHandshake: Sendable {
     }
 }
 
-/// What libp2p puts into Noise messages 2 and 3: who is speaking, and which muxers it offers.
+/// What libp2p puts into Noise messages 2 and 3: the sender's identity key, and the muxers it offers.
 /// See https://github.com/libp2p/specs/tree/master/noise
 struct NoisePayload: Equatable, Sendable {
     static let signaturePrefix = "noise-libp2p-static-key:"
@@ -262,7 +262,7 @@ struct NoisePayload: Equatable, Sendable {
     }
 }
 
-/// Why a secured connection could not be made or went on no longer.
+/// Why a handshake, or the encrypted connection after it, failed.
 enum NoiseError: Error, Equatable, Sendable, CustomStringConvertible {
     /// A frame or payload that does not follow the protocol.
     case malformed(String)
@@ -270,7 +270,7 @@ enum NoiseError: Error, Equatable, Sendable, CustomStringConvertible {
     case decryptionFailed
     /// The key in the payload did not sign this handshake's static key.
     case invalidSignature
-    /// Somebody else than was expected.
+    /// Another peer than the expected one.
     case peerMismatch(expected: PeerID, found: PeerID)
     /// The counter of messages is used up.
     case exhausted

@@ -26,7 +26,7 @@ extension NodeIdentity {
     /// The identity kept in `private.key` of a data directory; made and stored there when the file does not exist.
     ///
     /// The directory is created with mode 0755, the file with 0600. A file that exists but cannot be used is an error,
-    /// never overwritten: a node that silently changed its ID would be a stranger to its cluster.
+    /// never overwritten: its peers would take a node with another ID for a new one.
     ///
     /// - Throws: ``IdentityFileError`` naming the path.
     public static func loadOrCreate(inDirectory directory: String) throws(IdentityFileError) -> NodeIdentity {

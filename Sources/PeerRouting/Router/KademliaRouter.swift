@@ -41,7 +41,7 @@ public final class KademliaRouter: PeerRouter, Service {
     /// What the router was made with.
     public let configuration: KademliaRouterConfiguration
     /// The libp2p node below, for diagnosis.
-    public let host: Host
+    package let host: Host
     let driver: KademliaDriver
     private let bootstrapper: Bootstrapper?
     private let shared: SharedState

@@ -99,7 +99,7 @@ import Testing
                 try await router.advertise(ours)
                 try await eventually { try await kept(ours, of: router, by: peer).count == ours.count }
 
-                for key in theirs { peer.tell("provide \(key)") }
+                for key in theirs { peer.send("provide \(key)") }
                 for key in theirs {
                     let provided = try await peer.event("provided")
                     #expect(provided.ok == true && provided.key == key)
