@@ -179,7 +179,7 @@ let package = Package(
             name: "SpegelCommands",
             dependencies: [
                 "OCIDistribution", "ContentStore", "ContainerdContentStore", "PeerRouting", "PeerRoutingCore",
-                "MirrorServer",
+                "Libp2p", "MirrorServer",
                 // Re-exported by MirrorServer; named, so that a change of theirs compiles this again.
                 "HTTPServer", "PrometheusMetrics",
                 "RegistryClient", "NodeConfiguration", "CNodeSystem", "CBuildInfo",
@@ -301,7 +301,7 @@ let package = Package(
         .testTarget(
             name: "PeerRoutingTests",
             dependencies: [
-                "PeerRouting", "PeerTestKit", .product(name: "NIOEmbedded", package: "swift-nio"),
+                "PeerRouting", "Libp2p", "PeerRoutingCore", "PeerTestKit", .product(name: "NIOEmbedded", package: "swift-nio"),
                 .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
             ] + nio,
             swiftSettings: strict
@@ -368,7 +368,7 @@ let package = Package(
         ),
         .executableTarget(
             name: "router-node",
-            dependencies: ["PeerRouting", .product(name: "Logging", package: "swift-log")],
+            dependencies: ["PeerRouting", "Libp2p", "PeerRoutingCore", .product(name: "Logging", package: "swift-log")],
             path: "Tests/Tools/RouterNode",
             swiftSettings: strict
         ),
