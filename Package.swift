@@ -301,7 +301,8 @@ let package = Package(
         .testTarget(
             name: "PeerRoutingTests",
             dependencies: [
-                "PeerRouting", "Libp2p", "PeerRoutingCore", "PeerTestKit", .product(name: "NIOEmbedded", package: "swift-nio"),
+                "PeerRouting", "Libp2p", "PeerRoutingCore", "PeerTestKit",
+                .product(name: "NIOEmbedded", package: "swift-nio"),
                 .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
             ] + nio,
             swiftSettings: strict
@@ -368,7 +369,9 @@ let package = Package(
         ),
         .executableTarget(
             name: "router-node",
-            dependencies: ["PeerRouting", "Libp2p", "PeerRoutingCore", .product(name: "Logging", package: "swift-log")],
+            dependencies: [
+                "PeerRouting", "Libp2p", "PeerRoutingCore", .product(name: "Logging", package: "swift-log"),
+            ],
             path: "Tests/Tools/RouterNode",
             swiftSettings: strict
         ),
