@@ -1,3 +1,4 @@
+@testable import Libp2p
 @testable import PeerRoutingCore
 
 /// Peer IDs in binary and in every text form, public keys, and private keys in PEM.
