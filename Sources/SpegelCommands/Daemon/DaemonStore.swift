@@ -47,21 +47,16 @@ struct DaemonStore: Sendable {
     private static func openContainerd(
         _ options: ContainerdOptions, metrics: PrometheusRegistry, logger: Logger
     ) throws -> DaemonStore {
-        #if Containerd
-            // The default path is left to containerd, which knows where it really is.
-            let path = options.contentPath == ContainerdOptions.defaultContentPath ? nil : options.contentPath
-            let store = ContainerdContentStore(
-                configuration: ContainerdConfiguration(
-                    socketPath: options.socket, namespace: options.namespace, contentPath: path),
-                metricsFactory: metrics, logger: logger)
-            store.start()
-            return DaemonStore(
-                content: store, service: ContainerdStoreService(store: store, options: options, logger: logger),
-                problem: { store.health.isReady ? nil : "containerd has not been listed yet" })
-        #else
-            throw StartFailure(
-                "built without the containerd backend", hint: "serve an OCI image layout with --store PATH")
-        #endif
+        // The default path is left to containerd, which knows where it really is.
+        let path = options.contentPath == ContainerdOptions.defaultContentPath ? nil : options.contentPath
+        let store = ContainerdContentStore(
+            configuration: ContainerdConfiguration(
+                socketPath: options.socket, namespace: options.namespace, contentPath: path),
+            metricsFactory: metrics, logger: logger)
+        store.start()
+        return DaemonStore(
+            content: store, service: ContainerdStoreService(store: store, options: options, logger: logger),
+            problem: { store.health.isReady ? nil : "containerd has not been listed yet" })
     }
 
     /// What an operator can do about a store that does not open.
