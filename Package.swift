@@ -231,6 +231,7 @@ let package = Package(
             dependencies: [
                 "ContentStore", "ContentStoreConformance", "OCIDistribution", "SpawnKit", "store-writer",
                 .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ] + nio,
             swiftSettings: strict
         ),
@@ -256,6 +257,7 @@ let package = Package(
             dependencies: [
                 "ContainerdContentStore", "ContainerdTestKit", "ContentStore", "ContentStoreConformance",
                 "OCIDistribution", "containerd-probe",
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
                 .product(name: "Logging", package: "swift-log"),
             ] + nio,

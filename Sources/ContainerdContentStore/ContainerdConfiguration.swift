@@ -6,27 +6,27 @@ public struct ContainerdConfiguration: Sendable {
     public var socketPath = "/run/containerd/containerd.sock"
     /// The namespace whose images and content the store shows; Kubernetes uses `k8s.io`.
     public var namespace = "k8s.io"
-    /// The directory that has containerd's `blobs` directory; `nil` to ask containerd for it.
+    /// The directory that has containerd's `blobs` directory; `nil` for the one that containerd reports.
     public var contentPath: String?
-    /// How often everything is listed anew, in case that a change was not told. Half of it at least is waited.
+    /// The interval of complete listings, which find changes that were not reported; each wait is half to all of it.
     public var reconciliationInterval: Duration = .seconds(120)
-    /// How long the first wait before another attempt to connect is; it doubles with each failure.
+    /// The first wait before another attempt to connect; it doubles with each failure.
     public var initialBackoff: Duration = .milliseconds(50)
     /// The longest wait between two attempts to connect.
     public var maximumBackoff: Duration = .seconds(1)
-    /// How long a call that containerd answers at once may take before the connection is given up.
+    /// The timeout of a call; the connection is closed then.
     public var callTimeout: Duration = .seconds(15)
-    /// How many changes are kept for a subscriber that is slow before it gets a new snapshot instead.
+    /// Most events that are kept for a slow subscriber; beyond it a new snapshot replaces them.
     public var eventBufferLimit = 4096
-    /// How many bytes of manifests that were asked for are kept in memory.
+    /// The size of the cache of manifests in bytes.
     public var manifestCacheCapacity = 8 << 20
-    /// How many writers may be at work at once.
+    /// Most writers at the same time.
     public var writerLimit = 64
 
     /// The defaults, as on a Kubernetes node.
     public init() {}
 
-    /// Reaches a containerd that is not where it usually is.
+    /// Sets where containerd is.
     public init(socketPath: String, namespace: String = "k8s.io", contentPath: String? = nil) {
         self.socketPath = socketPath
         self.namespace = namespace
@@ -34,7 +34,7 @@ public struct ContainerdConfiguration: Sendable {
     }
 }
 
-/// The state of a ``ContainerdContentStore``, for readiness, metrics and people.
+/// The state of a ``ContainerdContentStore``, for readiness, metrics and status pages.
 public struct ContainerdHealth: Sendable, Hashable {
     /// The connection to containerd.
     public enum Connection: Sendable, Hashable {
@@ -42,19 +42,19 @@ public struct ContainerdHealth: Sendable, Hashable {
         case connecting
         /// Connected to containerd of this version.
         case connected(version: String)
-        /// Not connected; says why and what to do. Content that is known goes on being served from disk.
+        /// Not connected, with the reason and what to do. Known content is served from disk nevertheless.
         case disconnected(reason: String)
     }
 
     /// The connection now.
     public var connection: Connection = .connecting
-    /// Whether everything in containerd was listed once. Before, lookups ask containerd.
+    /// Whether everything in containerd was listed once. Before, lookups call containerd.
     public var isIndexed = false
     /// How bytes are read; `nil` before the first connection.
     public var access: BlobAccess?
-    /// How many connections ended, each followed by attempts to make another.
+    /// The number of connections that ended.
     public var lostConnections = 0
-    /// How many times everything was listed.
+    /// The number of complete listings.
     public var reconciliations = 0
     /// How many images are known by a full name.
     public var images = 0
@@ -62,15 +62,15 @@ public struct ContainerdHealth: Sendable, Hashable {
     public var contents = 0
     /// The sum of their sizes in bytes.
     public var contentBytes: Int64 = 0
-    /// What is wrong though connected, such as a namespace that does not exist. Empty when all is well.
+    /// Problems in spite of a connection, such as a namespace that does not exist.
     public var problems: [String] = []
 
-    /// Whether the store knows what containerd has and hears of changes.
+    /// Whether the index is complete and changes are reported.
     public var isReady: Bool {
         if case .connected = connection { isIndexed } else { false }
     }
 
-    /// One line that says why the store is not ready; `nil` when it is.
+    /// Why the store is not ready, in one line; `nil` when it is.
     public var explanation: String? {
         switch connection {
         case .connecting: "connecting to containerd"
@@ -80,7 +80,7 @@ public struct ContainerdHealth: Sendable, Hashable {
     }
 }
 
-/// What an operator sees of the store in the daemon's metrics.
+/// The metrics of the store.
 struct ContainerdMetrics: Sendable {
     private let connected: Gauge
     private let lostConnections: Gauge

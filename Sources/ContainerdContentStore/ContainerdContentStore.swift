@@ -5,34 +5,38 @@ import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
 import OCIDistribution
+import ServiceLifecycle
 
 /// A store over containerd: its images, and its content as files or through its API.
 ///
-/// An index in memory answers every lookup; it is filled when containerd is first reached and kept true by containerd's
-/// events, by watching the directory of blobs, and by listing everything every now and then. containerd is not asked
-/// while content is served, and when it stops, what is known goes on being served from disk until it is back.
-///
-/// Run it with ``run()``, or with ``start()`` and ``shutdown()``:
+/// An index in memory answers every lookup. It is filled when containerd is first reached, and kept current by containerd's
+/// events, by watching the directory of blobs, and by periodic listings. Serving content makes no calls to containerd, and
+/// continues from disk while containerd is stopped.
 ///
 /// ```swift
 /// let store = ContainerdContentStore(configuration: .init(), logger: logger)
-/// store.start()
+/// try await store.start()
 /// try await store.waitUntilIndexed()
 /// ```
-public final class ContainerdContentStore: WritableContentStore {
+///
+/// **Lifecycle.** ``start()`` begins to connect, ``run()`` starts the store if need be and shuts it down with its service
+/// group, ``shutdown()`` may be called at any time and any number of times. A store that was shut down does not start
+/// again; make a new one.
+public final class ContainerdContentStore: WritableContentStore, Service {
     /// How the store reaches containerd.
     public let configuration: ContainerdConfiguration
     private let logger: Logger
     private let state: ContainerdState
     private let writers: WriterLimit
+    private let lifecycle = Lifecycle(name: "containerd store")
     private let task = NIOLockedValueBox<Task<Void, Never>?>(nil)
 
-    /// Creates a store, which connects when it is run.
+    /// Creates a store, which connects when it is started.
     ///
     /// - Parameters:
     ///   - configuration: how containerd is reached.
-    ///   - metricsFactory: receives the metrics; nil for the one the process was given.
-    ///   - logger: hears of connections, losses and what is wrong.
+    ///   - metricsFactory: receives the metrics; nil for that of the process.
+    ///   - logger: receives messages about connections and problems.
     public init(
         configuration: ContainerdConfiguration, metricsFactory: (any MetricsFactory)? = nil, logger: Logger
     ) {
@@ -48,74 +52,36 @@ public final class ContainerdContentStore: WritableContentStore {
         state.hub.finish()
     }
 
-    // MARK: Running
+    // MARK: Lifecycle
 
-    /// Keeps the connection and the index until the task is cancelled. It does not throw: whatever happens to containerd,
-    /// it is tried again.
-    public func run() async { await Self.run(state) }
-
-    /// Runs the store in a task of its own, until ``shutdown()``. Another call changes nothing.
-    public func start() {
-        task.withLockedValue { task in
+    /// Begins to connect, in a task of its own, and returns without waiting for containerd. Connections that end, or cannot
+    /// be made, are followed by others until the store is shut down.
+    ///
+    /// - Throws: `LifecycleError` when the store was started or shut down before.
+    public func start() async throws {
+        try await lifecycle.start {
             // The task must not keep the store alive.
-            if task == nil { task = Task { [state] in await Self.run(state) } }
+            let task = Task { [state] in await ConnectionLoop(state: state).run() }
+            self.task.withLockedValue { $0 = task }
         }
     }
 
-    /// Ends what ``start()`` began, and all subscriptions.
+    /// Starts the store unless it was started, and shuts it down when its service group shuts down gracefully or the task is
+    /// cancelled.
+    ///
+    /// - Throws: `LifecycleError` when the store was shut down before.
+    public func run() async throws {
+        try await lifecycle.run(start: { try await start() }, shutdown: { _ in await shutdown() })
+    }
+
+    /// Ends the connection and all subscriptions. What is known is served from disk until the store is released.
     public func shutdown() async {
-        let task = task.withLockedValue { task in
-            defer { task = nil }
-            return task
+        await lifecycle.end { [task] in
+            let task = task.withLockedValue { $0.take() }
+            task?.cancel()
+            await task?.value
         }
-        task?.cancel()
-        await task?.value
         state.hub.finish()
-    }
-
-    private static func run(_ state: ContainerdState) async {
-        var history = ConnectionHistory(
-            initialBackoff: state.configuration.initialBackoff, maximumBackoff: state.configuration.maximumBackoff)
-        var generator = SystemRandomNumberGenerator()
-        while !Task.isCancelled {
-            let before = state.read { $0.health.reconciliations }
-            let (wasConnected, reason) = await runOnce(state, isStuck: history.isStuck)
-            guard !Task.isCancelled else { break }
-            let wasOfUse = state.read { $0.health.reconciliations } != before
-            state.update { $0.health.connection = .disconnected(reason: reason) }
-            let (isNews, wait) = history.ended(
-                reason: reason, wasConnected: wasConnected, wasOfUse: wasOfUse, using: &generator)
-            state.logger.log(
-                level: isNews ? .error : .debug, "containerd is not available", metadata: ["reason": "\(reason)"])
-            try? await Task.sleep(for: wait)
-        }
-        state.update { $0.health.connection = .disconnected(reason: "the store was shut down") }
-    }
-
-    /// One connection. It does not throw, because an end is what always happens.
-    private static func runOnce(
-        _ state: ContainerdState, isStuck: Bool
-    ) async -> (wasConnected: Bool, reason: String) {
-        let configuration = state.configuration
-        var reason = "the connection to containerd ended"
-        do {
-            try SocketDiagnosis.probe(configuration.socketPath)
-            let client = try ContainerdClient(
-                socketPath: configuration.socketPath, namespace: configuration.namespace,
-                callTimeout: configuration.callTimeout)
-            try await ContainerdSession(client: client, state: state).run(isStuck: isStuck)
-        } catch ContentStoreError.unavailable(let text) {
-            reason = text
-        } catch {
-            reason = String(describing: error)
-        }
-        let wasConnected = state.update { storage in
-            let wasConnected = storage.session != nil
-            storage.session = nil
-            if wasConnected { storage.health.lostConnections += 1 }
-            return wasConnected
-        }
-        return (wasConnected, reason)
     }
 
     // MARK: State
@@ -123,7 +89,7 @@ public final class ContainerdContentStore: WritableContentStore {
     /// The state of the connection and the index, for readiness and metrics.
     public var health: ContainerdHealth { state.read { $0.health } }
 
-    /// Waits until everything in containerd was listed once, however long that takes.
+    /// Waits until everything in containerd was listed once, without a limit.
     ///
     /// - Throws: `CancellationError`.
     public func waitUntilIndexed() async throws {
@@ -147,8 +113,7 @@ public final class ContainerdContentStore: WritableContentStore {
         }
     }
 
-    /// Opens content: a small manifest that was asked for before from memory, anything else as a file where that is
-    /// possible; ``ImmediateAnswer/unknown`` only until everything was listed once.
+    /// Opens content: a cached manifest from memory, anything else as a file if possible; ``ImmediateAnswer/unknown`` only until everything was listed once.
     public func openImmediately(_ digest: Digest) -> ImmediateAnswer<OpenContent> {
         switch state.locate(digest) {
         case .unknown: return .unknown
@@ -162,7 +127,7 @@ public final class ContainerdContentStore: WritableContentStore {
         }
     }
 
-    /// Brings a manifest into memory, for the next time.
+    /// Reads a manifest into memory, for later requests.
     private func warm(_ located: ContainerdState.Located) {
         let info = located.info
         Task { [state] in
@@ -200,12 +165,12 @@ public final class ContainerdContentStore: WritableContentStore {
             return OpenContent(
                 info: info, body: .file(ContentFile(takingOwnershipOf: descriptor, size: info.size)))
         case .absent:
-            state.read(\.session)?.doubt(info.digest)
+            state.read(\.session)?.recheck(info.digest)
             return nil
-        case .damaged(let what):
+        case .damaged(let reason):
             logger.warning(
-                "content is damaged on disk", metadata: ["digest": "\(info.digest)", "what": "\(what)"])
-            state.read(\.session)?.doubt(info.digest)
+                "content is damaged on disk", metadata: ["digest": "\(info.digest)", "reason": "\(reason)"])
+            state.read(\.session)?.recheck(info.digest)
             return nil
         case .failed(let number):
             logger.debug(
@@ -226,7 +191,7 @@ public final class ContainerdContentStore: WritableContentStore {
 
     /// Finds what a reference names.
     ///
-    /// - Throws: ``ContentStoreError`` when the index is not filled yet and containerd cannot be asked.
+    /// - Throws: ``ContentStoreError`` when the index is not filled yet and containerd cannot be reached.
     public func resolve(_ reference: Reference) async throws -> Descriptor? {
         switch resolveImmediately(reference) {
         case .found(let descriptor): return descriptor
@@ -240,7 +205,7 @@ public final class ContainerdContentStore: WritableContentStore {
 
     /// Describes content.
     ///
-    /// - Throws: ``ContentStoreError`` when the index is not filled yet and containerd cannot be asked.
+    /// - Throws: ``ContentStoreError`` when the index is not filled yet and containerd cannot be reached.
     public func info(_ digest: Digest) async throws -> ContentInfo? {
         switch infoImmediately(digest) {
         case .found(let info): return info
@@ -259,9 +224,9 @@ public final class ContainerdContentStore: WritableContentStore {
         }.map { ContentInfo(digest: digest, size: $0.size, mediaType: $0.mediaType, sources: $0.sources) }
     }
 
-    /// Opens content, as a file where that is possible.
+    /// Opens content, as a file if possible.
     ///
-    /// - Throws: ``ContentStoreError`` when the index is not filled yet and containerd cannot be asked.
+    /// - Throws: ``ContentStoreError`` when the index is not filled yet and containerd cannot be reached.
     public func open(_ digest: Digest) async throws -> OpenContent? {
         switch openImmediately(digest) {
         case .found(let content): return content
@@ -300,11 +265,11 @@ public final class ContainerdContentStore: WritableContentStore {
 
     /// Begins to write content into containerd.
     ///
-    /// The write holds a lease, so that garbage collection leaves it alone. What is committed carries the label
+    /// The write holds a lease, which protects it from garbage collection. Committed content has the label
     /// `containerd.io/gc.root` and stays until ``remove(_:)``.
     ///
-    /// - Throws: ``ContentStoreError/tooManyWriters(limit:)``, ``ContentStoreError/unavailable(_:)`` and what containerd
-    ///   says of space and permissions. containerd takes sha256 digests only.
+    /// - Throws: ``ContentStoreError/tooManyWriters(limit:)``, ``ContentStoreError/unavailable(_:)`` and containerd's
+    ///   errors of space and permissions. containerd stores sha256 digests only.
     public func beginWrite(_ digest: Digest, size: Int64?) async throws -> any ContentWriter {
         guard digest.algorithm == .sha256 else {
             throw ContentStoreError.unavailable("containerd stores content by sha256 digests only, not \(digest)")
@@ -334,7 +299,7 @@ public final class ContainerdContentStore: WritableContentStore {
         }
     }
 
-    /// Removes a name. Content that nothing else holds is garbage to containerd then, unless this store wrote it.
+    /// Removes a name. containerd collects content without other references then, unless this store wrote it.
     ///
     /// - Throws: ``ContentStoreError/unavailable(_:)``.
     public func untag(_ reference: Reference) async throws {

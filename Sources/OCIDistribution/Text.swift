@@ -16,7 +16,7 @@ func withUTF8<Value, Failure: Error>(
 ///
 /// Errors end up in logs and in HTTP answers: they name the input, but neither its full length nor its control
 /// characters get through.
-func excerpt(_ bytes: some Sequence<UInt8>) -> String {
+func sanitizedExcerpt(_ bytes: some Sequence<UInt8>) -> String {
     let limit = 160
     var text = ""
     for (index, byte) in bytes.enumerated() {
@@ -36,8 +36,8 @@ func excerpt(_ bytes: some Sequence<UInt8>) -> String {
     return "\"\(text)\""
 }
 
-/// See ``excerpt(_:)``.
-func excerpt(_ text: some StringProtocol) -> String { excerpt(text.utf8) }
+/// See ``sanitizedExcerpt(_:)``.
+func sanitizedExcerpt(_ text: some StringProtocol) -> String { sanitizedExcerpt(text.utf8) }
 
 /// The ASCII lower-case hexadecimal digit of a value under 16.
 @inline(__always)

@@ -87,7 +87,7 @@ import Testing
             #expect { try run(compressed + garbage, chunk: chunk) } throws: { error in
                 switch error as? LayerError {
                 case .trailingGarbage(let offset): (compressed.count...(compressed.count + 4)).contains(Int(offset))
-                // One byte is not enough to tell.
+                // One byte is too few to detect the compression.
                 case .truncatedGzip(let size): garbage.count == 1 && Int(size) == compressed.count + 1
                 default: false
                 }
@@ -195,7 +195,7 @@ import Testing
         let compressed = try gzip(Self.content)
         #expect(try verify(compressed, descriptor(compressed)) == 9)
         #expect(try verify(Self.content, descriptor(Self.content, type: .layer)) == 9)
-        // What the bytes are counts, not what the media type says.
+        // The bytes determine the compression, not the media type.
         #expect(try verify(Self.content, descriptor(Self.content, type: .dockerLayerGzip)) == 9)
         let wide = Digest.hash(.sha512, of: Self.content)
         #expect(try verify(compressed, descriptor(compressed), diffID: wide) == 9)

@@ -5,15 +5,15 @@ import NIOCore
 import NIOPosix
 import SwiftProtobuf
 
-/// One connection's worth of calls to containerd, in one namespace.
+/// A connection to containerd, for calls in one namespace.
 ///
-/// It connects with the first call and never reconnects for long: when the connection ends, so do its calls, and the
-/// owner makes another client. That way everything that depended on the lost connection is told at once.
+/// It connects with the first call. When the connection ends, so do its calls, and the owner makes another client: a lost
+/// connection ends everything that depends on it.
 package final class ContainerdClient: Sendable {
     /// The transport that all calls use.
     typealias Transport = HTTP2ClientTransport.Posix
 
-    /// A list of images is one message; thousands of them fit in this many bytes.
+    /// The largest response message in bytes. A list of images is one message; this is enough for more than 100,000.
     static let maximumMessageSize = 64 << 20
 
     let grpc: GRPCClient<Transport>
@@ -25,7 +25,7 @@ package final class ContainerdClient: Sendable {
     /// - Parameters:
     ///   - socketPath: containerd's Unix domain socket.
     ///   - namespace: the namespace of images, content and leases.
-    ///   - callTimeout: how long a call that answers at once may take.
+    ///   - callTimeout: the timeout of unary calls.
     package init(socketPath: String, namespace: String, callTimeout: Duration) throws {
         var config = HTTP2ClientTransport.Posix.Config.defaults
         config.backoff = .init(initial: .milliseconds(50), max: .seconds(1), multiplier: 1.6, jitter: 0.2)
@@ -58,22 +58,22 @@ package final class ContainerdClient: Sendable {
         return metadata
     }
 
-    /// Options of a call that answers at once.
+    /// Options of a unary call.
     var unary: CallOptions {
         var options = streaming
         options.timeout = callTimeout
         return options
     }
 
-    /// Options of the listing of all content, which takes seconds on a node with very much of it: twenty times as long as
-    /// a call that answers at once. Without a limit a containerd that hangs would never be given up.
+    /// Options of the listing of all content, which takes seconds on a node with very much content: twenty times the timeout
+    /// of a unary call. The limit detects a containerd that hangs.
     var listing: CallOptions {
         var options = streaming
         options.timeout = callTimeout * 20
         return options
     }
 
-    /// Options of a call that may last.
+    /// Options of a call without a timeout.
     var streaming: CallOptions {
         var options = CallOptions.defaults
         options.maxResponseMessageBytes = Self.maximumMessageSize
@@ -82,20 +82,20 @@ package final class ContainerdClient: Sendable {
 }
 
 extension RPCError {
-    /// Whether the named thing does not exist.
+    /// Whether the object of the call does not exist.
     var isNotFound: Bool { code == .notFound }
 
-    /// Whether it says something of the connection, or of whoever called, rather than of what was asked for.
-    var isOfConnection: Bool { code == .unavailable || code == .cancelled || code == .deadlineExceeded }
+    /// Whether it concerns the connection or the caller, and not the object of the call.
+    var isConnectionError: Bool { code == .unavailable || code == .cancelled || code == .deadlineExceeded }
 }
 
 /// Turns "not found" into `nil`.
-func found<T: Sendable>(_ call: () async throws -> T) async throws -> T? {
+func nilIfNotFound<T: Sendable>(_ call: () async throws -> T) async throws -> T? {
     do { return try await call() } catch let error as RPCError where error.isNotFound { return nil }
 }
 
 extension ContainerdClient {
-    /// Asks containerd for its version.
+    /// Gets containerd's version.
     package func version() async throws -> ContainerdVersion {
         let client = Containerd_Services_Version_V1_Version.Client(wrapping: grpc)
         return ContainerdVersion(try await client.version(.init(), metadata: metadata(), options: unary).version)
@@ -107,7 +107,7 @@ extension ContainerdClient {
         return try await client.list(.init(), metadata: metadata(), options: unary).namespaces.map(\.name)
     }
 
-    /// Asks where containerd keeps content; `nil` when it does not say.
+    /// Gets the content path from containerd; `nil` when it reports none.
     package func contentRoot() async throws -> String? {
         let client = Containerd_Services_Introspection_V1_Introspection.Client(wrapping: grpc)
         let response = try await client.plugins(
@@ -125,7 +125,7 @@ extension ContainerdClient {
         return response.plugins.map { ("\($0.type).\($0.id)", $0.hasInitErr ? $0.initErr.message : nil) }
     }
 
-    /// Asks the CRI plugin for its configuration, as JSON; `nil` when it has none or there is no CRI plugin.
+    /// Gets the configuration of the CRI plugin, as JSON; `nil` when it has none or there is no CRI plugin.
     package func criConfiguration() async throws -> String? {
         let client = Runtime_V1_RuntimeService.Client(wrapping: grpc)
         do {
@@ -139,7 +139,7 @@ extension ContainerdClient {
 
 /// A version of containerd, as in `1.6.20~ds1` or `v2.1.0-rc.1`.
 package struct ContainerdVersion: Sendable, Hashable, CustomStringConvertible {
-    /// The text that containerd gave.
+    /// The text that containerd reports.
     package let description: String
     /// Major and minor number; `nil` when the text does not begin with them, as in a development build.
     package let numbers: (major: Int, minor: Int)?
@@ -156,7 +156,7 @@ package struct ContainerdVersion: Sendable, Hashable, CustomStringConvertible {
         }
     }
 
-    /// Whether this is known to be older than a version; unknown versions are not.
+    /// Whether this is older than a version; false for a version without numbers.
     package func isOlder(than major: Int, _ minor: Int) -> Bool {
         guard let numbers else { return false }
         return (numbers.major, numbers.minor) < (major, minor)
@@ -165,8 +165,8 @@ package struct ContainerdVersion: Sendable, Hashable, CustomStringConvertible {
     /// The oldest version that is supported is 1.6.
     package var isSupported: Bool { !isOlder(than: 1, 6) }
 
-    /// Whether content that is committed is told by an event, as since 2.1.
-    package var tellsContentCreation: Bool { numbers != nil && !isOlder(than: 2, 1) }
+    /// Whether an event reports committed content, as since 2.1.
+    package var reportsContentCreation: Bool { numbers != nil && !isOlder(than: 2, 1) }
 
     /// Whether two versions are the same text.
     package static func == (a: ContainerdVersion, b: ContainerdVersion) -> Bool { a.description == b.description }
@@ -178,11 +178,11 @@ package struct ContainerdVersion: Sendable, Hashable, CustomStringConvertible {
 extension ContainerdClient {
     private var leases: Containerd_Services_Leases_V1_Leases.Client<Transport> { .init(wrapping: grpc) }
 
-    /// Creates a lease, which keeps what is written under it from garbage collection.
+    /// Creates a lease, which protects what is written under it from garbage collection.
     ///
     /// - Parameters:
     ///   - id: the lease's name; must be unique.
-    ///   - expiry: when containerd may forget it, in RFC 3339, should nobody delete it.
+    ///   - expiry: the time in RFC 3339 at which containerd deletes it, if no client did.
     package func createLease(_ id: String, expiry: String) async throws {
         let request = Containerd_Services_Leases_V1_CreateRequest.with {
             $0.id = id
@@ -193,19 +193,14 @@ extension ContainerdClient {
 
     /// Deletes a lease, if it exists.
     package func deleteLease(_ id: String) async throws {
-        _ = try await found {
+        _ = try await nilIfNotFound {
             try await leases.delete(.with { $0.id = id }, metadata: metadata(), options: unary)
         }
-    }
-
-    /// Lists the names of the namespace's leases.
-    package func listLeases() async throws -> [String] {
-        try await leases.list(.init(), metadata: metadata(), options: unary).leases.map(\.id)
     }
 }
 
 extension ContentStoreError {
-    /// What a failed call to containerd means for a store.
+    /// The store's error for a failed call to containerd.
     init(containerd error: any Error) {
         if let error = error as? ContentStoreError {
             self = error
@@ -217,12 +212,12 @@ extension ContentStoreError {
         }
         // Errors of the file system reach a client as text only. Bytes are compared, because Foundation's function for texts brings
         // 34 MiB of ICU's data into a program that is linked statically.
-        func says(_ text: String) -> Bool { error.message.utf8.firstRange(of: text.utf8) != nil }
-        if says("no space left on device") || says("disk quota exceeded") {
+        func contains(_ text: String) -> Bool { error.message.utf8.firstRange(of: text.utf8) != nil }
+        if contains("no space left on device") || contains("disk quota exceeded") {
             self = .noSpace("containerd: \(error.message)")
-        } else if says("read-only file system") {
+        } else if contains("read-only file system") {
             self = .readOnly("containerd: \(error.message)")
-        } else if error.code == .permissionDenied || says("permission denied") {
+        } else if error.code == .permissionDenied || contains("permission denied") {
             self = .permissionDenied("containerd: \(error.message)")
         } else {
             self = .unavailable("containerd: \(error.code): \(error.message)")
@@ -230,7 +225,7 @@ extension ContentStoreError {
     }
 }
 
-/// Runs a call and turns its failure into a store's error.
+/// Runs a call and converts its error.
 func asStoreError<T>(_ call: () async throws -> T) async throws -> T {
     do { return try await call() } catch let error as CancellationError { throw error } catch {
         throw ContentStoreError(containerd: error)

@@ -4,34 +4,34 @@ import NIOCore
 import OCIDistribution
 import SwiftProtobuf
 
-/// What containerd's content service says of one piece of content.
+/// One piece of content according to containerd's content service.
 package struct ContainerdContent: Sendable, Hashable {
     /// The content's digest.
     package var digest: Digest
     /// The content's size in bytes.
     package var size: Int64
-    /// The repositories it was pulled from, as the `containerd.io/distribution.source.…` labels say.
+    /// The repositories it was pulled from, from the `containerd.io/distribution.source.…` labels.
     package var sources: [ContentSource]
 }
 
 extension ContainerdClient {
     var content: Containerd_Services_Content_V1_Content.Client<Transport> { .init(wrapping: grpc) }
 
-    /// Describes content, or says that the namespace does not have it.
+    /// Describes content; `nil` when the namespace does not have it.
     package func contentInfo(_ digest: Digest) async throws -> ContainerdContent? {
-        try await found {
+        try await nilIfNotFound {
             try await content.info(.with { $0.digest = digest.description }, metadata: metadata(), options: unary)
         }.flatMap { ContainerdContent($0.info) }
     }
 
-    /// Gives all content of the namespace, in batches as containerd sends them.
+    /// Lists all content of the namespace, in batches as containerd sends them.
     ///
-    /// - Parameter batch: gets each batch, and how many entries of it have a digest that is not supported.
+    /// - Parameter batch: called with each batch, and the number of its entries with an unsupported digest.
     package func listContent(_ batch: @Sendable @escaping ([ContainerdContent], Int) async throws -> Void)
         async throws
     {
         try await content.list(.init(), metadata: metadata(), options: listing) { response in
-            // Content of one image has the same sources; what is listed shares them.
+            // Content of one image has the same sources, which share one array.
             var known: Set<[ContentSource]> = []
             for try await message in response.messages {
                 let items = message.info.compactMap { info in
@@ -48,7 +48,7 @@ extension ContainerdClient {
 
     /// Reads a range of content into memory.
     ///
-    /// - Returns: as many bytes as asked for, or fewer at the end of the content; `nil` when the content is absent.
+    /// - Returns: `count` bytes, or fewer at the end of the content; `nil` when the content is absent.
     package func readContent(_ digest: Digest, offset: Int64, count: Int) async throws -> ByteBuffer? {
         let request = Containerd_Services_Content_V1_ReadContentRequest.with {
             $0.digest = digest.description
@@ -57,13 +57,13 @@ extension ContainerdClient {
         }
         // A size of zero would mean everything.
         guard count > 0 else { return ByteBuffer() }
-        return try await found {
+        return try await nilIfNotFound {
             try await content.read(request, metadata: metadata(), options: unary) { response in
                 var bytes = ByteBuffer()
                 bytes.reserveCapacity(count)
                 for try await message in response.messages {
                     guard bytes.readableBytes + message.data.count <= count else {
-                        throw RPCError(code: .dataLoss, message: "containerd sent more bytes than were asked for")
+                        throw RPCError(code: .dataLoss, message: "containerd sent more bytes than requested")
                     }
                     bytes.writeBytes(message.data)
                 }
@@ -72,7 +72,7 @@ extension ContainerdClient {
         }
     }
 
-    /// Lists the references of what is being written.
+    /// Lists the references of active ingests.
     package func listIngests() async throws -> [String] {
         try await content.listStatuses(.init(), metadata: metadata(), options: unary).statuses.map(\.ref)
     }
@@ -86,21 +86,21 @@ extension ContainerdClient {
             $0.info.labels = labels
             $0.updateMask.paths = labels.keys.sorted().map { "labels.\($0)" }
         }
-        return try await found {
+        return try await nilIfNotFound {
             try await content.update(request, metadata: metadata(), options: unary)
         } != nil
     }
 
-    /// Removes content from the namespace, if it is there; garbage collection removes the bytes.
+    /// Removes content from the namespace, if it exists; garbage collection removes the bytes.
     package func deleteContent(_ digest: Digest) async throws {
-        _ = try await found {
+        _ = try await nilIfNotFound {
             try await content.delete(.with { $0.digest = digest.description }, metadata: metadata(), options: unary)
         }
     }
 
-    /// Discards what was written under a reference, if anything.
+    /// Aborts an ingest, if it exists.
     package func abortIngest(_ reference: String) async throws {
-        _ = try await found {
+        _ = try await nilIfNotFound {
             try await content.abort(.with { $0.ref = reference }, metadata: metadata(), options: unary)
         }
     }
@@ -108,7 +108,7 @@ extension ContainerdClient {
 
 extension ContainerdContent {
     private static let sourceLabel = "containerd.io/distribution.source."
-    /// How many sources of one piece of content are taken from labels; containerd itself bounds a label at 4 KiB.
+    /// Most sources of one piece of content; containerd limits a label to 4 KiB.
     private static let sourceLimit = 64
 
     init?(_ info: Containerd_Services_Content_V1_Info) {
@@ -124,19 +124,18 @@ extension ContainerdContent {
     }
 }
 
-/// The bytes of a range of content, asked of containerd piece by piece.
-///
-/// A piece is asked for when it is wanted, so that a slow reader holds one piece in memory and nothing in containerd.
+/// The bytes of a range of content, read through containerd piece by piece, so that a slow reader holds one piece in memory
+/// and no call in containerd.
 struct ContainerdReadSequence: AsyncSequence, Sendable {
     typealias Element = ByteBuffer
     typealias Failure = any Error
 
-    /// How much one call asks for, in bytes; containerd sends it as one message.
+    /// The size of one read in bytes; containerd sends it as one message.
     static let pieceSize: Int64 = 1 << 20
 
     let digest: Digest
     let range: Range<Int64>
-    /// The client of the moment: a read goes on over a reconnection that falls between two pieces.
+    /// The current client: a read survives a reconnection between two pieces.
     let client: @Sendable () throws -> ContainerdClient
 
     func makeAsyncIterator() -> Iterator { Iterator(sequence: self, offset: range.lowerBound) }

@@ -6,7 +6,7 @@ import SwiftProtobuf
 package struct ContainerdImage: Sendable, Hashable {
     /// The name, which need not be a reference.
     package var name: String
-    /// What it names.
+    /// Its target.
     package var target: Descriptor
 
     /// Makes a record.
@@ -19,7 +19,7 @@ package struct ContainerdImage: Sendable, Hashable {
 extension ContainerdClient {
     private var images: Containerd_Services_Images_V1_Images.Client<Transport> { .init(wrapping: grpc) }
 
-    /// Lists the namespace's images; those whose target cannot be understood are left out and counted.
+    /// Lists the namespace's images, and the names of those whose target cannot be parsed.
     package func listImages() async throws -> (images: [ContainerdImage], unreadable: [String]) {
         var options = unary
         options.timeout = callTimeout * 3
@@ -35,12 +35,12 @@ extension ContainerdClient {
 
     /// Looks an image up by its literal name.
     package func image(named name: String) async throws -> ContainerdImage? {
-        try await found {
+        try await nilIfNotFound {
             try await images.get(.with { $0.name = name }, metadata: metadata(), options: unary)
         }.flatMap { ContainerdImage($0.image) }
     }
 
-    /// Makes a name lead to a target, whether or not it exists.
+    /// Creates or updates an image record.
     package func setImage(_ image: ContainerdImage) async throws {
         let record = Containerd_Services_Images_V1_Image.with {
             $0.name = image.name
@@ -65,7 +65,7 @@ extension ContainerdClient {
     ///
     /// - Parameter synchronously: waits until garbage collection has run.
     package func deleteImage(named name: String, synchronously: Bool = false) async throws {
-        _ = try await found {
+        _ = try await nilIfNotFound {
             try await images.delete(
                 .with {
                     $0.name = name
@@ -88,11 +88,11 @@ extension ContainerdImage {
 }
 
 extension ContainerdClient {
-    /// Hears changes of images and content in the client's namespace until containerd ends the connection.
+    /// Receives changes of images and content in the client's namespace until containerd ends the connection.
     ///
-    /// containerd queues events for a slow subscriber without bound, so `handle` must be quick.
+    /// containerd queues events for a slow subscriber without a limit, so `handle` must return quickly.
     ///
-    /// - Throws: the reason for the end; it never returns otherwise than by throwing or cancellation.
+    /// - Throws: the reason for the end.
     package func subscribe(_ handle: @Sendable @escaping (ContainerdEvent) -> Void) async throws {
         let namespace = self.namespace
         let request = Containerd_Services_Events_V1_SubscribeRequest.with {
@@ -101,7 +101,7 @@ extension ContainerdClient {
         let events = Containerd_Services_Events_V1_Events.Client(wrapping: grpc)
         try await events.subscribe(request, metadata: metadata(), options: streaming) { response in
             for try await envelope in response.messages {
-                // The namespace header does not limit a subscription, and a filter is only a wish.
+                // The namespace header does not limit a subscription, and old versions ignore filters.
                 guard envelope.namespace == namespace else { continue }
                 if let event = ContainerdEvent(topic: envelope.topic, payload: envelope.event.value) {
                     handle(event)
@@ -112,7 +112,7 @@ extension ContainerdClient {
     }
 }
 
-/// A change that containerd tells.
+/// A change that containerd reports.
 package enum ContainerdEvent: Sendable, Hashable {
     /// An image was created or changed.
     case imageChanged(String)
@@ -120,14 +120,14 @@ package enum ContainerdEvent: Sendable, Hashable {
     case imageRemoved(String)
     /// Content was committed; containerd 2.1 and later.
     case contentCreated(String)
-    /// Content was removed at a client's request; garbage collection does not tell.
+    /// Content was removed by a client; garbage collection sends no event.
     case contentRemoved(String)
-    /// Something changed, but what it was cannot be understood.
+    /// An event that cannot be parsed.
     case unreadable(topic: String)
 
-    /// Reads an event; `nil` for one that is of no interest.
+    /// Parses an event; `nil` for other topics.
     ///
-    /// The topic decides: the type in the envelope is `containerd.services.images.v1.ImageCreate` or
+    /// The topic determines the event: the type in the envelope is `containerd.services.images.v1.ImageCreate` or
     /// `containerd.events.ImageCreate`, with or without a prefix, depending on containerd's version.
     init?(topic: String, payload: some SwiftProtobufContiguousBytes) {
         do {

@@ -4,7 +4,7 @@ import NIOCore
 ///
 /// containerd's gRPC server measures the bandwidth-delay product with a PING for every DATA frame it is sent. NIO's
 /// handler answers those too, but counts them as a denial of service: after 200 control frames in 30 seconds it closes
-/// the connection with `ENHANCE_YOUR_CALM`. The peer is a local daemon that is trusted with far more than pinging.
+/// the connection with `ENHANCE_YOUR_CALM`. The peer is a local daemon, which is trusted.
 final class HTTP2PingResponder: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias InboundOut = ByteBuffer
@@ -44,10 +44,10 @@ struct HTTP2PingFilter {
 
     /// How many bytes of the current frame are still to be passed on.
     private var frameRemainder = 0
-    /// The beginning of a frame of which too little arrived to judge it; fewer than 17 bytes.
+    /// The beginning of a frame that is too short to classify; fewer than 17 bytes.
     private var held = ByteBuffer()
 
-    /// Judges the next bytes; `output` gets everything that is known by then, in order.
+    /// Processes the next bytes; `output` is called with everything that is complete, in order.
     mutating func process(_ bytes: ByteBuffer, output: (Output) -> Void) {
         var bytes = bytes
         if held.readableBytes > 0 {
@@ -56,7 +56,7 @@ struct HTTP2PingFilter {
             joined.writeBuffer(&bytes)
             bytes = joined
         }
-        // Passed on in one piece as long as no PING intervenes.
+        // Forwarded in one piece up to the next PING.
         var passing = 0
         func pass() {
             guard passing > 0, let slice = bytes.readSlice(length: passing) else { return }

@@ -8,14 +8,14 @@ import ContentStore
     import Musl
 #endif
 
-/// Says in an operator's words why containerd's socket cannot be used.
+/// Explains to an operator why containerd's socket cannot be used.
 enum SocketDiagnosis {
     /// The longest path of a Unix domain socket, without the final zero.
     static let maximumPathLength = 107
 
-    /// Tries to connect, which a Unix domain socket answers at once.
+    /// Tries to connect, which does not block on a Unix domain socket.
     ///
-    /// - Throws: ``ContentStoreError/unavailable(_:)`` with what is wrong and what to do.
+    /// - Throws: ``ContentStoreError/unavailable(_:)`` with the reason and what to do.
     static func probe(_ path: String) throws(ContentStoreError) {
         guard path.utf8.count <= maximumPathLength else {
             throw .unavailable("the path of containerd's socket is longer than \(maximumPathLength) bytes: \(path)")
@@ -31,9 +31,9 @@ enum SocketDiagnosis {
             let type = SOCK_STREAM
         #endif
         let descriptor = socket(AF_UNIX, type, 0)
-        guard descriptor >= 0 else { throw .unavailable("no socket can be made: \(message(errno))") }
+        guard descriptor >= 0 else { throw .unavailable("no socket can be created: \(message(errno))") }
         defer { close(descriptor) }
-        // A full backlog would otherwise block; it means that somebody listens.
+        // A full backlog would block otherwise; it means that a process listens.
         _ = fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK)
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
@@ -57,7 +57,7 @@ enum SocketDiagnosis {
             "permission denied for containerd's socket \(path): it usually belongs to root, so run as root or as a"
                 + " user that may write to it"
         case ECONNREFUSED:
-            "nobody listens on containerd's socket \(path): containerd is stopped or restarting"
+            "no process listens on containerd's socket \(path): containerd is stopped or restarting"
         default:
             "containerd's socket \(path) cannot be used: \(message(number))"
         }

@@ -15,20 +15,20 @@ package struct BlobDirectory: Sendable, Hashable {
     /// The content path, such as `/var/lib/containerd/io.containerd.content.v1.content`.
     package let path: String
 
-    /// Refers to a directory, without looking at it.
+    /// Refers to a directory, without opening it.
     package init(path: String) {
         self.path = path.count > 1 && path.hasSuffix("/") ? String(path.dropLast()) : path
     }
 
-    /// How an attempt to open a blob ended.
+    /// The result of opening a blob.
     package enum Opened {
         /// Open for reading; the caller closes the descriptor.
         case file(descriptor: CInt)
         /// There is no such file.
         case absent
-        /// The file exists, but is not a regular file of the expected size. Says what it is.
+        /// The file exists, but is not a regular file of the expected size, with a description.
         case damaged(String)
-        /// The operating system refuses.
+        /// The operating system reports this `errno`.
         case failed(CInt)
     }
 
@@ -62,8 +62,8 @@ package struct BlobDirectory: Sendable, Hashable {
         return .file(descriptor: descriptor)
     }
 
-    /// Says why the directory cannot be read; `nil` when it can.
-    package func fault() -> Fault? {
+    /// Why the directory cannot be read; `nil` when it can.
+    package func accessError() -> AccessError? {
         let descriptor = openReadOnly(path, O_DIRECTORY)
         guard descriptor >= 0 else {
             switch errno {
@@ -74,23 +74,23 @@ package struct BlobDirectory: Sendable, Hashable {
             }
         }
         close(descriptor)
-        // Entering it matters as well as listing it.
+        // Search permission is needed as well as read permission.
         var status = stat()
         if stat(path + "/blobs", &status) != 0, errno == EACCES || errno == EPERM { return .denied }
         return nil
     }
 
-    /// What may be wrong with a content path.
-    package enum Fault: Sendable, Hashable {
+    /// Why a content path cannot be used.
+    package enum AccessError: Sendable, Hashable {
         /// There is nothing at the path.
         case missing
         /// There is something else at the path.
         case notADirectory
         /// The process may not read it.
         case denied
-        /// Content that containerd has is not there.
+        /// The directory lacks content that containerd has.
         case lacksContent
-        /// The operating system says.
+        /// Another error, in words.
         case other(String)
     }
 
@@ -108,14 +108,14 @@ private func openReadOnly(_ path: String, _ flags: CInt) -> CInt {
     #endif
 }
 
-/// How the bytes of content are reached.
+/// How the bytes of content are read.
 public enum BlobAccess: Sendable, Hashable, CustomStringConvertible {
     /// As files below a content path.
     case files(path: String)
-    /// Through containerd's content service, which is slower. Says why, and what to do about it.
+    /// Through containerd's content service, which is slower, with the reason and what to do about it.
     case service(reason: String)
 
-    /// Says it in words.
+    /// The access in words.
     public var description: String {
         switch self {
         case .files(let path): "files in \(path)"
@@ -123,21 +123,21 @@ public enum BlobAccess: Sendable, Hashable, CustomStringConvertible {
         }
     }
 
-    /// Says why a content path is not used.
+    /// Explains why a content path is not used.
     static func service(
-        _ directory: BlobDirectory, _ fault: BlobDirectory.Fault, reported: String?
+        _ directory: BlobDirectory, _ error: BlobDirectory.AccessError, reported: String?
     ) -> BlobAccess {
         var reason =
-            switch fault {
+            switch error {
             case .missing: "the content path \(directory.path) does not exist"
             case .notADirectory: "the content path \(directory.path) is not a directory"
             case .denied:
                 "permission denied for the content path \(directory.path): run as root or mount it readable"
             case .lacksContent:
-                "the content path \(directory.path) does not hold what containerd has, so it belongs to something else"
+                "the content path \(directory.path) does not hold what containerd has, so it is not containerd's"
             case .other(let text): "the content path \(directory.path) cannot be read: \(text)"
             }
-        if fault != .denied {
+        if error != .denied {
             if let reported, BlobDirectory(path: reported) != directory {
                 reason += "; containerd keeps content in \(reported) (--containerd-content-path)"
             } else {

@@ -9,32 +9,32 @@ import OCIDistribution
     import Musl
 #endif
 
-/// What a ``BlobWatcher`` sees.
+/// What a ``BlobWatcher`` reports.
 enum BlobWatcherEvent: Sendable, Hashable {
-    /// A file of this name appeared; containerd may take a moment to say that it has it.
+    /// A file of this name was added; containerd's database may list it a moment later.
     case appeared(Digest)
-    /// A file of this name is gone.
+    /// A file of this name was removed.
     case disappeared(Digest)
-    /// Something may have been missed.
+    /// Changes may have been missed.
     case missed
-    /// Nothing more will be seen. Says why.
+    /// The watch has ended, with the reason.
     case ended(String)
 }
 
 #if os(Linux)
     /// Watches containerd's directory of blobs with inotify.
     ///
-    /// containerd before 2.1 has no event for content that is committed, and none for what garbage collection removes; the
-    /// kernel tells both at once. Blobs of other namespaces are seen too: what appears here is a hint to ask, not a truth.
+    /// containerd before 2.1 has no event for committed content, and no version has one for what garbage collection removes.
+    /// Blobs of other namespaces are reported too, so that a reported blob must be looked up in containerd.
     final class BlobWatcher: Sendable {
         private let channel: any Channel
 
         private init(channel: any Channel) { self.channel = channel }
 
-        /// Begins to watch.
+        /// Starts a watch.
         ///
         /// - Parameter handle: called on an event loop; `ended` comes last, also after ``stop()``.
-        /// - Throws: `IOError`, such as when the user has no inotify instance or no watch left, or there is no such
+        /// - Throws: `IOError`, such as when the limit of inotify instances or watches is reached, or there is no such
         ///   directory.
         static func start(
             _ directory: BlobDirectory, group: any EventLoopGroup,
@@ -43,7 +43,7 @@ enum BlobWatcherEvent: Sendable, Hashable {
             let descriptor = inotify_init1(CInt(IN_NONBLOCK | IN_CLOEXEC))
             guard descriptor >= 0 else { throw IOError(errnoCode: errno, reason: "inotify_init1") }
             do {
-                // Before anything else, so that whoever is told that it watches can rely on it.
+                // Before anything else, so that no change after the return is missed.
                 var watches = BlobWatches(directory: directory, descriptor: descriptor)
                 try watches.add()
                 let added = watches
@@ -64,7 +64,7 @@ enum BlobWatcherEvent: Sendable, Hashable {
             }
         }
 
-        /// Ends the watching.
+        /// Ends the watch.
         func stop() { channel.close(promise: nil) }
     }
 
@@ -83,7 +83,7 @@ enum BlobWatcherEvent: Sendable, Hashable {
         let descriptor: CInt
         var places: [Int32: Place] = [:]
 
-        /// Watches what exists; a directory that is watched already keeps its watch.
+        /// Watches the directories that exist; one that is watched already keeps its watch.
         ///
         /// - Throws: `IOError` when the root, or another directory that exists, cannot be watched.
         mutating func add() throws {
@@ -111,12 +111,12 @@ enum BlobWatcherEvent: Sendable, Hashable {
     private final class BlobWatchHandler: ChannelInboundHandler {
         typealias InboundIn = ByteBuffer
 
-        /// What a record means besides a blob's coming and going.
+        /// The meaning of a record other than an added or removed blob.
         private enum Meaning {
-            case nothing
-            /// A directory came or went, or the kernel dropped records.
+            case none
+            /// A directory was added or removed, or the kernel dropped records.
             case missed
-            /// The root directory has another name, or none.
+            /// The root directory was renamed or removed.
             case rootGone
         }
 
@@ -133,7 +133,7 @@ enum BlobWatcherEvent: Sendable, Hashable {
             var missed = false
             while let event = InotifyEvent(readingFrom: &bytes) {
                 switch process(event) {
-                case .nothing: break
+                case .none: break
                 case .missed: missed = true
                 case .rootGone: return end("the directory is gone", context)
                 }
@@ -161,24 +161,24 @@ enum BlobWatcherEvent: Sendable, Hashable {
 
         private func process(_ event: InotifyEvent) -> Meaning {
             if event.mask & UInt32(IN_Q_OVERFLOW) != 0 { return .missed }
-            guard let place = watches.places[event.watch] else { return .nothing }
+            guard let place = watches.places[event.watch] else { return .none }
             let isIgnored = event.mask & UInt32(IN_IGNORED) != 0
             if isIgnored { watches.places[event.watch] = nil }
             switch place {
             case .root where event.mask & UInt32(IN_IGNORED | IN_DELETE_SELF | IN_MOVE_SELF) != 0: return .rootGone
             case _ where isIgnored: return .missed
-            case .root: return event.name == "blobs" ? .missed : .nothing
-            case .blobs: return DigestAlgorithm(rawValue: event.name) != nil ? .missed : .nothing
+            case .root: return event.name == "blobs" ? .missed : .none
+            case .blobs: return DigestAlgorithm(rawValue: event.name) != nil ? .missed : .none
             case .algorithm(let algorithm):
-                guard let digest = Digest("\(algorithm.rawValue):\(event.name)") else { return .nothing }
+                guard let digest = Digest("\(algorithm.rawValue):\(event.name)") else { return .none }
                 let appeared = event.mask & UInt32(IN_CREATE | IN_MOVED_TO) != 0
                 handle(appeared ? .appeared(digest) : .disappeared(digest))
-                return .nothing
+                return .none
             }
         }
     }
 #else
-    /// Not available on this operating system; ``start(_:group:handle:)`` says so.
+    /// Not available on this operating system.
     final class BlobWatcher: Sendable {
         static func start(
             _ directory: BlobDirectory, group: any EventLoopGroup,
@@ -193,15 +193,14 @@ enum BlobWatcherEvent: Sendable, Hashable {
 
 /// One record that the kernel writes to an inotify descriptor (inotify(7)).
 struct InotifyEvent: Sendable, Hashable {
-    /// The watch it belongs to; -1 for an overflow.
+    /// The watch descriptor; -1 for an overflow.
     var watch: Int32
-    /// What happened.
+    /// The event mask.
     var mask: UInt32
     /// The name of the file in the watched directory; empty for the directory itself.
     var name: String
 
-    /// Takes the next record out of what was read. The kernel never splits a record between reads; a rest that is no
-    /// whole record ends the reading.
+    /// Reads the next record; nil when no whole record is left. The kernel never splits a record between reads.
     init?(readingFrom bytes: inout ByteBuffer) {
         guard bytes.readableBytes >= 16,
             let watch: Int32 = bytes.readInteger(endianness: .host),

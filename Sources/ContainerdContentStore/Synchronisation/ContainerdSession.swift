@@ -5,15 +5,15 @@ import NIOConcurrencyHelpers
 import NIOPosix
 import OCIDistribution
 
-/// One connection to containerd, and the tasks that keep the index true while it lasts.
+/// One connection to containerd, and the tasks that keep the index current while it lasts.
 ///
-/// Events, the blob watcher, timers and writers only say what to look at again (``PendingWork``). One task does the
-/// looking, so that the index changes in one order and the last look at a thing wins.
+/// Events, the blob watcher, timers and writers only add what must be checked again (``PendingWork``). One task makes the
+/// checks and changes the index, so that the last state seen of a name or of content is the one in the index.
 final class ContainerdSession: Sendable {
-    /// After a name is removed or changed, garbage collection may remove content at a time of its choosing and
-    /// containerd does not tell; and a subscription takes effect a moment after it was asked for.
+    /// The times of listings after a name was removed or changed: garbage collection may remove content any time later
+    /// without an event. They also cover the moment before a new subscription takes effect.
     private static let followUpDelays: [Duration] = [.milliseconds(500), .seconds(2), .seconds(10), .seconds(60)]
-    /// How often ingests are listed when nothing else tells that content was committed.
+    /// The interval at which ingests are listed when neither events nor a watch report committed content.
     private static let ingestPollInterval: Duration = .milliseconds(500)
 
     private struct Queue {
@@ -40,14 +40,14 @@ final class ContainerdSession: Sendable {
         (followUps, followUp) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
     }
 
-    // MARK: Saying what to look at
+    // MARK: Adding work
 
     private func enqueue(_ change: (inout PendingWork) -> Void) {
         queue.withLockedValue { change(&$0.work) }
         wakeUp.yield()
     }
 
-    /// Looks at names and content again and waits until the index knows.
+    /// Checks names and content again, and waits until the index is current.
     ///
     /// - Throws: ``ContentStoreError/unavailable(_:)`` when the connection ends before.
     func refresh(images: [String] = [], contents: [Digest] = []) async throws {
@@ -64,8 +64,8 @@ final class ContainerdSession: Sendable {
         }
     }
 
-    /// Looks at content again, because reading it found it gone or changed.
-    func doubt(_ digest: Digest) { enqueue { $0.add(content: digest, mayAppear: false) } }
+    /// Checks content again, because it could not be read as expected.
+    func recheck(_ digest: Digest) { enqueue { $0.add(content: digest, mayAppear: false) } }
 
     private func handle(_ event: ContainerdEvent) {
         switch event {
@@ -79,30 +79,30 @@ final class ContainerdSession: Sendable {
         case .contentRemoved(let digest):
             if let digest = Digest(digest) { enqueue { $0.add(content: digest, mayAppear: false) } }
         case .unreadable(let topic):
-            state.logger.warning("containerd sent an event that cannot be read", metadata: ["topic": "\(topic)"])
+            state.logger.warning("containerd sent an event that cannot be parsed", metadata: ["topic": "\(topic)"])
             enqueue { $0.reconcile() }
         }
     }
 
-    private func handle(_ event: BlobWatcherEvent, _ watcher: WatcherBox, _ attempt: WatcherBox.Attempt) {
+    private func handle(_ event: BlobWatcherEvent, _ watcher: CurrentWatcher, _ attempt: CurrentWatcher.Attempt) {
         switch event {
         case .appeared(let digest): enqueue { $0.add(content: digest, mayAppear: true) }
         case .disappeared(let digest): enqueue { $0.add(content: digest, mayAppear: false) }
         case .missed: enqueue { $0.reconcile() }
         case .ended(let reason):
-            // The listing finds what was missed, and another attempt to watch follows it.
+            // The listing finds missed changes, and another attempt to watch follows it.
             if watchingFailed(reason, watcher, attempt) { enqueue { $0.reconcile() } }
         }
     }
 
-    /// Returns whether nothing watches since then.
+    /// Returns whether no watch is active since then.
     private func watchingFailed(
-        _ reason: String, _ watcher: WatcherBox, _ attempt: WatcherBox.Attempt
+        _ reason: String, _ watcher: CurrentWatcher, _ attempt: CurrentWatcher.Attempt
     ) -> Bool {
-        let (isCurrent, isNews) = watcher.end(attempt, reason: reason)
-        if isNews {
+        let (isCurrent, shouldLog) = watcher.end(attempt, reason: reason)
+        if shouldLog {
             state.logger.warning(
-                "cannot watch containerd's directory of blobs; looking every now and then instead",
+                "cannot watch containerd's directory of blobs; polling instead",
                 metadata: ["error": "\(reason)"])
         }
         return isCurrent
@@ -113,12 +113,13 @@ final class ContainerdSession: Sendable {
         followUp.yield()
     }
 
-    // MARK: The connection's life
+    // MARK: Lifetime of the connection
 
-    /// Connects, keeps the index true, and returns by throwing when the connection is lost.
+    /// Connects, keeps the index current, and throws when the connection is lost.
     ///
-    /// - Parameter isStuck: whether being connected is nothing to make a noise about, as it led nowhere the last time.
-    func run(isStuck: Bool) async throws {
+    /// - Parameter failedAfterConnect: whether the last connection failed before everything was listed; this one is logged
+    ///   at debug level then.
+    func run(failedAfterConnect: Bool) async throws {
         do {
             try await withThrowingTaskGroup(of: Void.self) { group in
                 defer { group.cancelAll() }
@@ -126,7 +127,7 @@ final class ContainerdSession: Sendable {
                     try await self.client.run()
                     throw ContentStoreError.unavailable("the connection to containerd ended")
                 }
-                group.addTask { try await self.synchronise(isStuck: isStuck) }
+                group.addTask { try await self.synchronise(failedAfterConnect: failedAfterConnect) }
                 try await group.next()
             }
         } catch {
@@ -146,7 +147,7 @@ final class ContainerdSession: Sendable {
         completions.forEach { $0.resume(throwing: reason) }
     }
 
-    private func synchronise(isStuck: Bool) async throws {
+    private func synchronise(failedAfterConnect: Bool) async throws {
         let version = try await client.version()
         guard version.isSupported else {
             throw ContentStoreError.unavailable(
@@ -156,9 +157,9 @@ final class ContainerdSession: Sendable {
         let synchroniser = Synchroniser(client: client, state: state, reportedContentPath: reported)
         try await withThrowingTaskGroup(of: Void.self) { group in
             defer { group.cancelAll() }
-            // Before the first listing, so that what happens meanwhile is looked at afterwards.
+            // Before the first listing, so that changes meanwhile are checked afterwards.
             group.addTask { try await self.client.subscribe { self.handle($0) } }
-            let watcher = WatcherBox()
+            let watcher = CurrentWatcher()
             defer { watcher.stop() }
             try await watch(with: synchroniser, watcher)
 
@@ -167,7 +168,7 @@ final class ContainerdSession: Sendable {
                 storage.health.connection = .connected(version: version.description)
             }
             state.logger.log(
-                level: isStuck ? .debug : .info, "connected to containerd",
+                level: failedAfterConnect ? .debug : .info, "connected to containerd",
                 metadata: ["version": "\(version)", "namespace": "\(client.namespace)"])
             restartFollowUps()
             enqueue { $0.reconcile() }
@@ -175,15 +176,15 @@ final class ContainerdSession: Sendable {
             group.addTask { try await self.process(synchroniser, watcher) }
             group.addTask { try await self.runFollowUps(synchroniser) }
             group.addTask { try await self.runTimer() }
-            if !version.tellsContentCreation {
+            if !version.reportsContentCreation {
                 group.addTask { try await self.pollIngests(unless: watcher, synchroniser) }
             }
             try await group.next()
         }
     }
 
-    /// Does what is pending, forever.
-    private func process(_ synchroniser: Synchroniser, _ watcher: WatcherBox) async throws {
+    /// Processes pending work, without end.
+    private func process(_ synchroniser: Synchroniser, _ watcher: CurrentWatcher) async throws {
         var wakeUps = self.wakeUps.makeAsyncIterator()
         while await wakeUps.next() != nil {
             let now = ContinuousClock.now
@@ -200,7 +201,9 @@ final class ContainerdSession: Sendable {
                 if targetsChanged { restartFollowUps() }
                 let unsettled = try await synchroniser.update(contents: work.contents)
                 queue.withLockedValue { queue in
-                    for (digest, attempts) in unsettled { queue.work.retry(digest, attempts: attempts, now: .now) }
+                    for (digest, attempts) in unsettled {
+                        queue.work.scheduleRetry(digest, attempts: attempts, now: .now)
+                    }
                 }
             } catch {
                 let reason = ContentStoreError(containerd: error)
@@ -230,7 +233,7 @@ final class ContainerdSession: Sendable {
     }
 
     /// Watches the blobs whenever they can be read as files.
-    private func watch(with synchroniser: Synchroniser, _ watcher: WatcherBox) async throws {
+    private func watch(with synchroniser: Synchroniser, _ watcher: CurrentWatcher) async throws {
         guard let directory = synchroniser.watchableDirectory() else { return watcher.stop() }
         guard watcher.directory != directory else { return }
         let attempt = watcher.begin()
@@ -240,7 +243,7 @@ final class ContainerdSession: Sendable {
                 if let self, let watcher { handle(event, watcher, attempt) }
             }
             watcher.set(started, directory, attempt)
-            // What happened before the watch began.
+            // Finds changes before the watch began.
             enqueue { $0.reconcile() }
         } catch {
             _ = watchingFailed("\(directory.path): \(error)", watcher, attempt)
@@ -252,7 +255,7 @@ final class ContainerdSession: Sendable {
             var generation = queue.withLockedValue { $0.followUpGeneration }
             var stage = 0
             while stage < Self.followUpDelays.count {
-                // On a node with very much content a listing costs; never spend more than a fifth of the time on it.
+                // A listing of very much content is expensive: at most a fifth of the time is spent on listings.
                 try await Task.sleep(for: max(Self.followUpDelays[stage], synchroniser.lastReconciliationTime * 4))
                 enqueue { $0.reconcile() }
                 let current = queue.withLockedValue { $0.followUpGeneration }
@@ -270,9 +273,9 @@ final class ContainerdSession: Sendable {
         }
     }
 
-    /// Notices what an ingest commits when neither events nor the file system tell: while there are ingests, everything
-    /// is listed every now and then.
-    private func pollIngests(unless watcher: WatcherBox, _ synchroniser: Synchroniser) async throws {
+    /// Finds committed content where neither events nor a watch report it: while there are ingests, everything is listed
+    /// periodically.
+    private func pollIngests(unless watcher: CurrentWatcher, _ synchroniser: Synchroniser) async throws {
         var known: [String] = []
         while true {
             try await Task.sleep(for: max(Self.ingestPollInterval, synchroniser.lastReconciliationTime * 4))
@@ -284,17 +287,17 @@ final class ContainerdSession: Sendable {
     }
 }
 
-/// What must be looked at again. A value without I/O; signals for one thing coalesce.
+/// Names and content that must be checked again. A value without I/O; several reports of one name or digest coalesce.
 struct PendingWork: Sendable {
-    /// Beyond so many names or digests a whole reconciliation is cheaper, and bounds the memory.
+    /// Beyond so many names or digests a complete listing replaces them, which bounds the memory.
     static let imageLimit = 4096
     static let contentLimit = 16384
-    /// Content that containerd does not know yet is asked for again after 20, 40, 80 … milliseconds, so many times:
-    /// the file of a blob appears before the transaction that makes it known ends. So is content without a source.
+    /// Content that containerd does not list yet is checked again after 20, 40, 80 … milliseconds, so many times: the file of
+    /// a blob is created before the database transaction ends. So is content without a source.
     static let attemptLimit = 7
 
     private(set) var images: Set<String> = []
-    /// Digests, and how many times each was asked for in vain.
+    /// Digests, and the number of failed checks of each.
     private(set) var contents: [Digest: Int] = [:]
     private(set) var needsReconciliation = false
     private var retries: [Digest: Retry] = [:]
@@ -304,10 +307,10 @@ struct PendingWork: Sendable {
         var due: ContinuousClock.Instant
     }
 
-    /// Whether there is nothing to do now.
+    /// Whether no work is due.
     var isEmpty: Bool { images.isEmpty && contents.isEmpty && !needsReconciliation }
 
-    /// Whether nothing is left, now or later.
+    /// Whether there is no work, due or later.
     var isIdle: Bool { isEmpty && retries.isEmpty }
 
     /// When the next retry is due.
@@ -318,7 +321,7 @@ struct PendingWork: Sendable {
         images.insert(name)
     }
 
-    /// - Parameter mayAppear: whether content that is unknown is asked for again.
+    /// - Parameter mayAppear: whether unknown content is checked again later.
     mutating func add(content digest: Digest, mayAppear: Bool) {
         guard contents.count < Self.contentLimit || contents[digest] != nil else { return reconcile() }
         retries[digest] = nil
@@ -327,21 +330,21 @@ struct PendingWork: Sendable {
 
     mutating func reconcile() {
         needsReconciliation = true
-        // Everything is looked at anyway.
+        // A listing includes them.
         images = []
         contents = contents.filter { $0.value < Self.attemptLimit }
         if contents.count >= Self.contentLimit { contents = [:] }
     }
 
-    /// Asks again later for content that was asked for in vain `attempts` times before.
-    mutating func retry(_ digest: Digest, attempts: Int, now: ContinuousClock.Instant) {
+    /// Checks content again later, after `attempts` failed checks.
+    mutating func scheduleRetry(_ digest: Digest, attempts: Int, now: ContinuousClock.Instant) {
         guard attempts < Self.attemptLimit, contents[digest] == nil, retries.count < Self.contentLimit else {
             return
         }
         retries[digest] = Retry(attempts: attempts + 1, due: now + .milliseconds(20 << attempts))
     }
 
-    /// Takes what is to be done now.
+    /// Takes the work that is due.
     mutating func take(now: ContinuousClock.Instant) -> PendingWork {
         for (digest, retry) in retries where retry.due <= now {
             retries[digest] = nil

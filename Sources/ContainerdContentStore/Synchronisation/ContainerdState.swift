@@ -5,13 +5,13 @@ import NIOConcurrencyHelpers
 import NIOCore
 import OCIDistribution
 
-/// What a ``ContainerdContentStore`` knows, behind one lock, and whom it tells.
+/// The state of a ``ContainerdContentStore``, behind one lock, and its subscribers.
 final class ContainerdState: Sendable {
     struct Storage {
         var index = ContentIndex()
         var health = ContainerdHealth()
         var session: ContainerdSession?
-        /// Set when blobs can be opened as files.
+        /// Non-nil when blobs can be opened as files.
         var directory: BlobDirectory?
         var manifests: ManifestCache
     }
@@ -44,7 +44,7 @@ final class ContainerdState: Sendable {
         }
     }
 
-    /// Looks without changing anything.
+    /// Reads the state.
     func read<R>(_ body: (borrowing Storage) throws -> R) rethrows -> R {
         try storage.withLockedValue { try body($0) }
     }
@@ -64,7 +64,7 @@ final class ContainerdState: Sendable {
         }
     }
 
-    /// Ends what ``locate(_:)`` asked for.
+    /// Ends the reading of a manifest into memory that ``locate(_:)`` requested.
     ///
     /// - Parameter bytes: verified; nil when they could not be read.
     func warmed(_ digest: Digest, _ bytes: ByteBuffer?) {
@@ -74,7 +74,7 @@ final class ContainerdState: Sendable {
         }
     }
 
-    /// Changes the index and tells subscribers under one lock.
+    /// Changes the index and publishes the events, under one lock.
     func change<R>(_ body: (inout ContentIndex, inout [ContentEvent]) throws -> R) rethrows -> R {
         try storage.withLockedValue { storage in
             var events: [ContentEvent] = []
@@ -84,14 +84,14 @@ final class ContainerdState: Sendable {
                 storage.health.contentBytes = storage.index.contentBytes
                 for case .contentRemoved(let digest) in events { storage.manifests.remove(digest) }
                 metrics.record(storage.health)
-                // Until everything was listed once, a subscriber gets nothing, then a snapshot.
+                // A subscriber gets nothing before the first complete listing, then a snapshot.
                 if storage.health.isIndexed { hub.publish(events) }
             }
             return try body(&storage.index, &events)
         }
     }
 
-    /// Changes what is known of the connection.
+    /// Changes the state of the connection.
     func update<R>(_ body: (inout Storage) -> R) -> R {
         storage.withLockedValue { storage in
             let wasIndexed = storage.health.isIndexed
@@ -102,7 +102,7 @@ final class ContainerdState: Sendable {
         }
     }
 
-    /// The connection of the moment.
+    /// The current connection.
     ///
     /// - Throws: ``ContentStoreError/unavailable(_:)`` when there is none.
     func connectedSession() throws(ContentStoreError) -> ContainerdSession {

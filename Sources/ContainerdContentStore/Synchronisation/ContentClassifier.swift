@@ -4,35 +4,35 @@ import NIOCore
 import NIOPosix
 import OCIDistribution
 
-/// What the index needs to know of content, found from its bytes.
+/// Content with the media type and references that were found in its bytes.
 struct ClassifiedContent: Sendable {
     var digest: Digest
     var size: Int64
     var mediaType: MediaType
     var children: [Descriptor]
-    /// The repositories its labels name.
+    /// The repositories in its labels.
     var sources: [ContentSource]
 }
 
-/// Looks into small content to find manifests, because neither containerd nor a descriptor says reliably what is one.
+/// Finds manifests by their bytes, because media types in containerd and in descriptors are not reliable.
 struct ContentClassifier: Sendable {
-    /// How many calls or chunks of files are at work at once.
+    /// Most concurrent calls.
     static let concurrency = 16
-    /// How many files one job on the thread pool looks at.
+    /// The number of files that one job on the thread pool reads.
     private static let chunkSize = 64
-    /// How much of a blob decides whether it may be JSON.
+    /// The number of leading bytes that show whether a blob may be JSON.
     private static let probeSize = 64
 
     let client: ContainerdClient
     /// `nil` when bytes are read through the content service.
     let directory: BlobDirectory?
     let threadPool: NIOThreadPool
-    /// Hears of content that containerd has and cannot read; it counts as absent.
+    /// Called with content that containerd lists but cannot read; it counts as absent.
     let reportUnreadable: @Sendable (Digest, RPCError) -> Void
 
     /// Classifies content.
     ///
-    /// - Returns: one entry for each that is really present, in no particular order.
+    /// - Returns: one entry for each piece of content that is present, in no particular order.
     func classify(_ contents: [ContainerdContent]) async throws -> [ClassifiedContent] {
         guard let directory else {
             return try await mapConcurrently(contents, limit: Self.concurrency) { try await self.fromService($0) }
@@ -52,7 +52,7 @@ struct ContentClassifier: Sendable {
             + mapConcurrently(refused, limit: Self.concurrency) { try await self.fromService($0) }.compactMap { $0 }
     }
 
-    /// The second list has what exists but cannot be opened as a file.
+    /// The second list has content that exists but cannot be opened as a file.
     private static func fromFiles(
         _ contents: [ContainerdContent], in directory: BlobDirectory
     ) -> ([ClassifiedContent], [ContainerdContent]) {
@@ -82,8 +82,8 @@ struct ContentClassifier: Sendable {
         guard content.size <= ManifestSummary.sizeLimit else { return ClassifiedContent(content, nil) }
         do {
             return try await readFromService(content)
-        } catch let error as RPCError where !error.isOfConnection {
-            // One damaged blob must not keep all others from being known.
+        } catch let error as RPCError where !error.isConnectionError {
+            // One damaged blob must not hide all others.
             reportUnreadable(content.digest, error)
             return nil
         }
@@ -98,7 +98,7 @@ struct ContentClassifier: Sendable {
         return bytes.map { ClassifiedContent(content, ManifestSummary($0.readableBytesView)) }
     }
 
-    /// Whether the first byte that is not white space opens an object; a probe of nothing else decides nothing.
+    /// Whether the first byte that is not white space opens an object; a probe of white space only leaves it open.
     private static func mayBeJSON(_ probe: ByteBuffer) -> Bool {
         let first = probe.readableBytesView.first { $0 != 0x20 && $0 != 0x0a && $0 != 0x0d && $0 != 0x09 }
         return first == nil ? probe.readableBytes > 0 : first == UInt8(ascii: "{")

@@ -17,17 +17,17 @@ import OCIDistribution
     import Glibc
 #endif
 
-/// Looks at containerd and makes the index say the same. Its methods run one after the other.
+/// Makes the index equal to what containerd has. Its methods run one after the other.
 final class Synchroniser: Sendable {
-    /// How much content one image may reach; beyond it the rest is left to the next listing.
+    /// Most content that is followed from one image; the next listing finds the rest.
     private static let reachLimit = 100_000
-    /// How many listed blobs are looked for to find out whether a content path is containerd's.
+    /// The number of listed blobs that are opened to check whether a content path is containerd's.
     private static let sampleSize = 16
-    /// How many new contents are classified before the index is changed, which bounds what is held.
+    /// The number of contents that are classified before the index is changed, which bounds memory.
     private static let batchSize = 512
-    /// How many images are set in one change of the index: each is an event for all that it reaches.
+    /// The number of images in one change of the index: each is an event for all content that it reaches.
     private static let imageBatchSize = 32
-    /// After a listing of more contents than this, free memory is given back to the system.
+    /// After a listing of more contents than this, free memory is returned to the system.
     private static let largeListing = 1000
 
     private let client: ContainerdClient
@@ -37,9 +37,9 @@ final class Synchroniser: Sendable {
 
     private struct Progress {
         var lastReconciliationTime: Duration = .zero
-        /// Said once, not with every listing.
+        /// Logged once, not with every listing.
         var reportedProblems: Set<String> = []
-        var foundForeign = false
+        var directoryMismatch = false
     }
 
     init(client: ContainerdClient, state: ContainerdState, reportedContentPath: String?) {
@@ -51,15 +51,15 @@ final class Synchroniser: Sendable {
     /// How long the last listing took.
     var lastReconciliationTime: Duration { progress.withLockedValue { $0.lastReconciliationTime } }
 
-    // MARK: Where the bytes are
+    // MARK: The content path
 
     private var candidate: BlobDirectory? {
         (state.configuration.contentPath ?? reportedContentPath).map { BlobDirectory(path: $0) }
     }
 
-    /// The directory of blobs, when it can be read and is not known to be another's.
+    /// The directory of blobs, if it can be read and is not known to belong to another containerd.
     func watchableDirectory() -> BlobDirectory? {
-        guard let candidate, candidate.fault() == nil, !progress.withLockedValue({ $0.foundForeign }) else {
+        guard let candidate, candidate.accessError() == nil, !progress.withLockedValue({ $0.directoryMismatch }) else {
             return nil
         }
         return candidate
@@ -68,18 +68,18 @@ final class Synchroniser: Sendable {
     private func decideAccess(_ listed: [ContainerdContent]) async throws {
         let access: BlobAccess
         if let candidate {
-            let fault: BlobDirectory.Fault?
-            if let found = candidate.fault() {
-                fault = found
+            let error: BlobDirectory.AccessError?
+            if let found = candidate.accessError() {
+                error = found
             } else {
-                fault = try await foreignness(of: candidate, listed)
+                error = try await directoryMismatch(candidate, listed)
             }
-            progress.withLockedValue { $0.foundForeign = fault == .lacksContent }
+            progress.withLockedValue { $0.directoryMismatch = error == .lacksContent }
             access =
-                fault.map { .service(candidate, $0, reported: reportedContentPath) } ?? .files(path: candidate.path)
+                error.map { .service(candidate, $0, reported: reportedContentPath) } ?? .files(path: candidate.path)
         } else {
             access = .service(
-                reason: "containerd does not say where it keeps content; set --containerd-content-path")
+                reason: "containerd does not report its content path; set --containerd-content-path")
         }
         let changed = state.update { storage in
             defer {
@@ -92,14 +92,15 @@ final class Synchroniser: Sendable {
         switch access {
         case .files: state.logger.info("reading content directly", metadata: ["access": "\(access)"])
         case .service:
-            state.logger.warning("reading content is slower than need be", metadata: ["access": "\(access)"])
+            state.logger.warning(
+                "content is read through containerd, which is slower", metadata: ["access": "\(access)"])
         }
     }
 
-    /// Whether what containerd has is missing from the directory.
-    private func foreignness(
-        of directory: BlobDirectory, _ listed: [ContainerdContent]
-    ) async throws -> BlobDirectory.Fault? {
+    /// Checks whether the directory lacks content that containerd has.
+    private func directoryMismatch(
+        _ directory: BlobDirectory, _ listed: [ContainerdContent]
+    ) async throws -> BlobDirectory.AccessError? {
         var missing: [ContainerdContent] = []
         for content in listed.prefix(Self.sampleSize) {
             switch directory.open(content.digest, size: content.size) {
@@ -112,7 +113,7 @@ final class Synchroniser: Sendable {
             case .absent: missing.append(content)
             }
         }
-        // It may just have been removed.
+        // Content may have been removed meanwhile.
         for content in missing.prefix(3) where try await client.contentInfo(content.digest) != nil {
             return .lacksContent
         }
@@ -123,19 +124,19 @@ final class Synchroniser: Sendable {
         ContentClassifier(client: client, directory: state.read { $0.directory }, threadPool: .singleton) {
             [weak self] digest, error in
             self?.warnOnce(
-                "\(digest) is passed over, as containerd cannot read it: \(error.code): \(error.message)")
+                "\(digest) is skipped, as containerd cannot read it: \(error.code): \(error.message)")
         }
     }
 
     // MARK: Everything
 
-    /// Lists all there is and makes the index the same.
+    /// Lists everything and makes the index equal to it.
     func reconcile() async throws {
         let start = ContinuousClock.now
-        let listed = try await takeOverListing()
-        // A listing of very much needs much more memory than what stays of it.
+        let listed = try await applyListing()
+        // A large listing needs much more memory than the index that results.
         if listed.contents > Self.largeListing {
-            try await NIOThreadPool.singleton.runIfActive { FreeMemory.giveBack() }
+            try await NIOThreadPool.singleton.runIfActive { Malloc.trim() }
         }
         progress.withLockedValue { $0.lastReconciliationTime = .now - start }
         let first = state.update { storage in
@@ -151,8 +152,8 @@ final class Synchroniser: Sendable {
             ])
     }
 
-    /// Lists all there is and changes the index; says how much there was of what.
-    private func takeOverListing() async throws -> (images: Int, contents: Int, new: Int, gone: Int) {
+    /// Lists everything and changes the index; returns the counts.
+    private func applyListing() async throws -> (images: Int, contents: Int, new: Int, gone: Int) {
         let (images, unreadable) = try await client.listImages()
         let listing = NIOLockedValueBox<(contents: [ContainerdContent], unsupported: Int)>(([], 0))
         try await client.listContent { batch, unsupported in
@@ -175,22 +176,24 @@ final class Synchroniser: Sendable {
             new += unknown.count
             apply(try await classifier.classify(unknown))
             state.change { index, events in
-                for content in batch { index.setOrigins(of: content.digest, to: content.sources, events: &events) }
+                for content in batch {
+                    index.setBackendSources(of: content.digest, to: content.sources, events: &events)
+                }
             }
         }
-        // A listing is older than what was committed meanwhile.
+        // Content committed meanwhile is not in the listing.
         let confirmed = try await mapConcurrently(gone, limit: ContentClassifier.concurrency) { digest in
             try await self.client.contentInfo(digest) == nil ? digest : nil
         }
         remove(confirmed.compactMap { $0 })
         set(images, replacingAll: true)
 
-        for name in unreadable { warnOnce("the target of image \(name) cannot be understood") }
+        for name in unreadable { warnOnce("the target of image \(name) cannot be parsed") }
         if unsupported > 0 { warnOnce("\(unsupported) contents have a digest that is not supported") }
         return (images.count, contents.count, new, confirmed.count)
     }
 
-    /// What the index has and a listing lacks.
+    /// Content in the index that a listing lacks.
     private func missing(from listing: [ContainerdContent]) -> [Digest] {
         let present = state.read { $0.index.presentDigests }
         guard !present.isEmpty else { return [] }
@@ -201,7 +204,7 @@ final class Synchroniser: Sendable {
     private func reportProblems(isEmpty: Bool) async throws {
         var problems: [String] = []
         if isEmpty {
-            // An existing namespace with nothing in it is the beginning of every node; a misspelt one never fills.
+            // An empty namespace is normal on a new node; one that does not exist is probably misspelt.
             let namespaces = try await client.namespaces()
             if !namespaces.contains(client.namespace) {
                 let others = namespaces.isEmpty ? "none at all" : namespaces.sorted().joined(separator: ", ")
@@ -216,17 +219,17 @@ final class Synchroniser: Sendable {
 
     private func warnOnce(_ problem: String) {
         let isNew = progress.withLockedValue {
-            // Bounded, as the names of damaged images are part of it.
+            // Bounded, as names of damaged images are part of the messages.
             $0.reportedProblems.count < 1000 && $0.reportedProblems.insert(problem).inserted
         }
         if isNew { state.logger.warning("\(problem)") }
     }
 
-    // MARK: Single things
+    // MARK: Single names and contents
 
-    /// Looks at names again.
+    /// Checks names again.
     ///
-    /// - Returns: whether a name was removed or leads elsewhere now, so that content may become garbage.
+    /// - Returns: whether a name was removed or its target changed, so that content may become garbage.
     func update(images names: Set<String>) async throws -> Bool {
         guard !names.isEmpty else { return false }
         let client = self.client
@@ -246,27 +249,26 @@ final class Synchroniser: Sendable {
         return changed
     }
 
-    /// Looks at content again.
+    /// Checks content again.
     ///
-    /// - Returns: what is not there, or not known to be from anywhere, with how many times it was asked for in vain
-    ///   before.
+    /// - Returns: content that is absent or without a source, with the number of failed checks before.
     func update(contents: [Digest: Int]) async throws -> [Digest: Int] {
         guard !contents.isEmpty else { return [:] }
-        let found = try await look(at: Array(contents.keys))
+        let found = try await check(Array(contents.keys))
         remove(contents.keys.filter { !found.contains($0) })
-        // A puller labels content with its source after committing it, and containerd does not tell.
+        // A puller labels content with its source after committing it, without an event.
         return state.read { storage in
             contents.filter { digest, _ in storage.index.info(digest)?.sources.isEmpty ?? true }
         }
     }
 
-    /// Adds what is present of all that is reachable, including what no event told of.
+    /// Adds all reachable content that is present, also that without an event.
     private func walk(from roots: [Digest]) async throws {
         var seen = Set(roots)
         var level = Array(seen)
         while !level.isEmpty {
             let unknown = state.read { storage in level.filter { storage.index.info($0) == nil } }
-            if !unknown.isEmpty { _ = try await look(at: unknown) }
+            if !unknown.isEmpty { _ = try await check(unknown) }
             let children = state.read { storage in level.flatMap { storage.index.children(of: $0) } }
             level = children.filter { seen.insert($0).inserted }
             if seen.count > Self.reachLimit {
@@ -276,13 +278,13 @@ final class Synchroniser: Sendable {
         }
     }
 
-    /// Asks containerd about content and adds what is present.
-    private func look(at digests: [Digest]) async throws -> Set<Digest> {
+    /// Looks content up in containerd and adds what is present.
+    private func check(_ digests: [Digest]) async throws -> Set<Digest> {
         let client = self.client
         let present = try await mapConcurrently(digests, limit: ContentClassifier.concurrency) {
             try await client.contentInfo($0)
         }.compactMap { $0 }
-        // What is known already only needs another look at whether its bytes are still there.
+        // Known content is classified again to check that its bytes still exist.
         let classified = try await classifier.classify(present)
         apply(classified)
         return Set(classified.map(\.digest))
@@ -297,7 +299,7 @@ final class Synchroniser: Sendable {
                 index.setContent(
                     content.digest, size: content.size, mediaType: content.mediaType,
                     children: content.children, events: &events)
-                index.setOrigins(of: content.digest, to: content.sources, events: &events)
+                index.setBackendSources(of: content.digest, to: content.sources, events: &events)
             }
         }
     }
@@ -309,7 +311,7 @@ final class Synchroniser: Sendable {
         }
     }
 
-    /// Names without a registry cannot be asked for and are left out.
+    /// Sets images. Names without a registry cannot be requested and are skipped.
     @discardableResult
     private func set(_ images: [ContainerdImage], replacingAll: Bool) -> Bool {
         let named = images.compactMap { image in
@@ -318,17 +320,17 @@ final class Synchroniser: Sendable {
         var changed = false
         for start in stride(from: 0, to: named.count, by: Self.imageBatchSize) {
             let batch = named[start..<min(start + Self.imageBatchSize, named.count)]
-            let leadElsewhere = state.change { index, events in
-                var leadElsewhere = false
+            let targetChanged = state.change { index, events in
+                var targetChanged = false
                 for image in batch {
                     if let old = index.target(of: image.reference), old.digest != image.target.digest {
-                        leadElsewhere = true
+                        targetChanged = true
                     }
                     index.setImage(image, events: &events)
                 }
-                return leadElsewhere
+                return targetChanged
             }
-            changed = changed || leadElsewhere
+            changed = changed || targetChanged
         }
         guard replacingAll else { return changed }
         let current = Set(named.lazy.map(\.reference))
@@ -341,18 +343,18 @@ final class Synchroniser: Sendable {
     }
 }
 
-/// Memory that was freed and that the C library keeps for later.
-enum FreeMemory {
+/// The allocator of the C library.
+enum Malloc {
     #if canImport(Glibc)
         private typealias Trim = @convention(c) (Int) -> CInt
 
-        /// `malloc_trim(3)`, which Swift's module of the C library does not have.
-        private static let trim: Trim? = dlsym(nil, "malloc_trim").map { unsafeBitCast($0, to: Trim.self) }
+        /// `malloc_trim(3)`, which Swift's module of the C library lacks.
+        private static let mallocTrim: Trim? = dlsym(nil, "malloc_trim").map { unsafeBitCast($0, to: Trim.self) }
 
-        /// Gives it back to the system. It blocks for milliseconds.
-        static func giveBack() { _ = trim?(0) }
+        /// Returns free memory to the system. It blocks for milliseconds.
+        static func trim() { _ = mallocTrim?(0) }
     #else
-        /// Gives it back to the system; other C libraries do so themselves.
-        static func giveBack() {}
+        /// Has no effect: other C libraries return free memory by themselves.
+        static func trim() {}
     #endif
 }

@@ -13,18 +13,18 @@ import Synchronization
     import Musl
 #endif
 
-/// Writes one piece of content into containerd: an ingest under a lease, verified here and there, then committed.
+/// Writes one piece of content into containerd: an ingest under a lease, verified on both sides, then committed.
 final class ContainerdContentWriter: ContentWriter {
-    /// How much one message carries, in bytes; containerd takes 16 MiB at most.
+    /// The largest payload of a message in bytes; containerd accepts 16 MiB.
     private static let messageSize = 1 << 20
-    /// containerd forgets the lease after so many seconds, should this process never come back to delete it.
+    /// The seconds after which containerd deletes the lease, if this process did not.
     private static let leaseLifetime = 24 * 60 * 60
 
     fileprivate struct Progress: ~Copyable {
         var offset: Int64 = 0
         var hasher: DigestHasher?
         var isOpen = true
-        /// The bytes so far, as long as they may be a manifest, whose references containerd is told in labels.
+        /// The bytes so far, as long as they may be a manifest, whose references become labels.
         var manifest: ByteBuffer? = ByteBuffer()
     }
 
@@ -62,8 +62,8 @@ final class ContainerdContentWriter: ContentWriter {
             digest: digest, size: size, reference: "spegel-\(digest)-\(unique)", lease: lease, session: session,
             permit: permit)
         do {
-            // The expected digest is not told before the commit: containerd would otherwise refuse to begin what it
-            // has, or adopt what another namespace has.
+            // The expected digest is sent with the commit only: containerd would otherwise refuse an ingest of content
+            // that it has, or adopt that of another namespace.
             _ = try await writer.stream.send(
                 .with {
                     $0.action = .stat
@@ -110,7 +110,7 @@ final class ContainerdContentWriter: ContentWriter {
             position += Int64(part.readableBytes)
             guard let response, response.offset == position else {
                 throw ContentStoreError.unavailable(
-                    "containerd took \(response?.offset ?? 0) bytes of \(digest) instead of \(position)")
+                    "containerd accepted \(response?.offset ?? 0) bytes of \(digest) instead of \(position)")
             }
             progress.withLock { $0.offset = position }
         }
@@ -136,8 +136,8 @@ final class ContainerdContentWriter: ContentWriter {
                     $0.expected = digest.description
                     $0.labels = labels
                 })
-            // No answer means that it exists already, which is as good once it has our labels as well; garbage
-            // collection may be faster, and then it has to be written again.
+            // No response means that it exists already, which suffices once it has our labels; garbage collection may remove
+            // it before, and then it must be written again.
             if response == nil, try await !session.client.label(digest, with: labels) {
                 throw ContentStoreError.absent(digest)
             }
@@ -148,7 +148,7 @@ final class ContainerdContentWriter: ContentWriter {
         }
         await close(discarding: false)
         if let info = session.state.read({ $0.index.info(digest) }) { return info }
-        // Somebody removed it in this moment.
+        // Another client has just removed it.
         throw ContentStoreError.absent(digest)
     }
 
@@ -164,7 +164,7 @@ final class ContainerdContentWriter: ContentWriter {
         }
         guard wasOpen else { return }
         let (stream, session, reference, lease) = (stream, session, reference, lease)
-        // In a task of its own: calls of a task that was cancelled are not made, and then lease and ingest would stay.
+        // In a task of its own: a cancelled task makes no calls, and lease and ingest would stay.
         await Task {
             if discarding {
                 await Self.discard(stream, session, reference, lease)
@@ -176,7 +176,7 @@ final class ContainerdContentWriter: ContentWriter {
         permit.withLock { $0 = nil }
     }
 
-    /// The lease's expiry cleans up should containerd not be reachable now.
+    /// Aborts the ingest. If containerd cannot be reached, the expiry of the lease does.
     private static func discard(
         _ stream: IngestStream, _ session: ContainerdSession, _ reference: String, _ lease: String
     ) async {
@@ -185,7 +185,7 @@ final class ContainerdContentWriter: ContentWriter {
         try? await session.client.deleteLease(lease)
     }
 
-    /// A time in RFC 3339, as containerd's labels want it.
+    /// A time in RFC 3339, the format of containerd's labels.
     static func timestamp(secondsFromNow seconds: Int) -> String {
         var time = time(nil) + seconds
         var parts = tm()
@@ -205,7 +205,7 @@ extension ContainerdContentWriter.Progress {
         if first == UInt8(ascii: "{"), kept.readableBytes <= ManifestSummary.sizeLimit { manifest = kept }
     }
 
-    /// The labels by which containerd's garbage collection finds what a manifest refers to.
+    /// The labels from which containerd's garbage collection knows a manifest's references.
     fileprivate var labels: [String: String] {
         guard let manifest, let summary = ManifestSummary(Array(manifest.readableBytesView)) else { return [:] }
         var labels: [String: String] = [:]
@@ -216,9 +216,9 @@ extension ContainerdContentWriter.Progress {
     }
 }
 
-/// Counts the writers at work.
+/// Limits the number of concurrent writers.
 final class WriterLimit: Sendable {
-    /// The right of one writer to be at work; given back when it is released.
+    /// The permit of one writer, returned when it is released.
     final class Permit: Sendable {
         private let limit: WriterLimit
 

@@ -3,18 +3,18 @@ import GRPCCore
 import NIOConcurrencyHelpers
 import SwiftProtobuf
 
-/// containerd's `Write` call, message by message: each request is answered before the next is sent.
+/// containerd's `Write` call, message by message: each request waits for its response before the next is sent.
 ///
-/// containerd ends an ingest's lock with the call, and hashes everything again when the ingest is reopened; so one
-/// call lasts for a whole write.
+/// One call lasts for a whole write: containerd releases an ingest's lock with the call, and hashes everything again when
+/// the ingest is reopened.
 final class IngestStream: Sendable {
     typealias Request = Containerd_Services_Content_V1_WriteContentRequest
     typealias Response = Containerd_Services_Content_V1_WriteContentResponse
 
     private struct AlreadyExists: Error {}
 
-    /// Whoever waits for an answer, shared with the call, which must not keep the stream alive.
-    private final class Exchange: Sendable {
+    /// The caller that waits for a response; shared with the call, which must not keep the stream alive.
+    private final class PendingResponse: Sendable {
         private struct State {
             var waiting: CheckedContinuation<Response, any Error>?
             var end: (any Error)?
@@ -22,7 +22,7 @@ final class IngestStream: Sendable {
 
         private let state = NIOLockedValueBox(State())
 
-        /// Returns why there will be no answer, or `nil` after having kept the continuation.
+        /// Keeps the continuation and returns `nil`, or returns why there will be no response.
         func wait(_ continuation: CheckedContinuation<Response, any Error>) -> (any Error)? {
             state.withLockedValue { state in
                 if state.end == nil { state.waiting = continuation }
@@ -30,7 +30,7 @@ final class IngestStream: Sendable {
             }
         }
 
-        func answer(_ response: Response) { take()?.resume(returning: response) }
+        func receive(_ response: Response) { take()?.resume(returning: response) }
 
         func finish(_ end: any Error) {
             state.withLockedValue { $0.end = end }
@@ -45,16 +45,16 @@ final class IngestStream: Sendable {
         }
     }
 
-    private let exchange: Exchange
+    private let response: PendingResponse
     private let requests: AsyncStream<Request>.Continuation
     private let call: Task<Void, Never>
 
     init(client: ContainerdClient, lease: String) {
-        // Never holds more than one request, because the answer is awaited.
+        // Never holds more than one request, because the response is awaited.
         let (stream, requests) = AsyncStream.makeStream(of: Request.self, bufferingPolicy: .bufferingOldest(2))
-        let exchange = Exchange()
+        let response = PendingResponse()
         self.requests = requests
-        self.exchange = exchange
+        self.response = response
         self.call = Task {
             do {
                 try await client.content.write(
@@ -62,14 +62,14 @@ final class IngestStream: Sendable {
                     requestProducer: { writer in
                         for await request in stream { try await writer.write(request) }
                     },
-                    onResponse: { response in
-                        for try await message in response.messages { exchange.answer(message) }
+                    onResponse: { received in
+                        for try await message in received.messages { response.receive(message) }
                     })
-                exchange.finish(ContentStoreError.unavailable("containerd ended the write"))
+                response.finish(ContentStoreError.unavailable("containerd ended the write"))
             } catch let error as RPCError where error.code == .alreadyExists {
-                exchange.finish(AlreadyExists())
+                response.finish(AlreadyExists())
             } catch {
-                exchange.finish(ContentStoreError(containerd: error))
+                response.finish(ContentStoreError(containerd: error))
             }
             requests.finish()
         }
@@ -77,13 +77,13 @@ final class IngestStream: Sendable {
 
     deinit { call.cancel() }
 
-    /// Sends one message and waits for its answer.
+    /// Sends one message and waits for its response.
     ///
-    /// - Returns: `nil` when containerd says that the content exists already, which also ends the call.
+    /// - Returns: `nil` when containerd reports that the content exists already, which also ends the call.
     func send(_ request: Request) async throws -> Response? {
         do {
             return try await withCheckedThrowingContinuation { continuation in
-                if let end = exchange.wait(continuation) {
+                if let end = response.wait(continuation) {
                     continuation.resume(throwing: end)
                 } else {
                     requests.yield(request)
@@ -94,7 +94,7 @@ final class IngestStream: Sendable {
         }
     }
 
-    /// Ends the call; what was written stays in containerd until it is aborted or the lease ends.
+    /// Ends the call; the ingest stays in containerd until it is aborted or the lease ends.
     func cancel() async {
         requests.finish()
         call.cancel()

@@ -6,7 +6,7 @@ import OCIDistribution
 ///
 /// It holds a bounded number of events for a subscriber that is slow; beyond that they are dropped and replaced by a
 /// new snapshot. It is meant for one task: iterators share the subscription, and each event goes to one of them. It
-/// ends when the store is closed or the waiting task is cancelled, and is given up when it is released.
+/// ends when the store is shut down or the waiting task is cancelled, and is cancelled when it is released.
 public struct ContentEvents: AsyncSequence, Sendable {
     /// One change.
     public typealias Element = ContentEvent
@@ -36,31 +36,32 @@ public struct ContentEvents: AsyncSequence, Sendable {
 ///
 /// A subscription begins with a snapshot: ``snapshotStarted``, an ``imageSet(_:)`` for every image, a
 /// ``contentAdded(_:)`` for all content, ``snapshotComplete``. Changes follow, in the order in which they happened.
-/// When a subscriber lags behind, or the backend missed changes, another snapshot follows, which replaces everything
-/// the subscriber knew: what it does not mention is gone.
+/// When a subscriber lags behind, or the backend missed changes, another snapshot follows, which replaces the
+/// subscriber's whole state: content and images that it lacks do not exist any more.
 public enum ContentEvent: Sendable, Hashable {
     /// A snapshot begins; it replaces everything before it.
     case snapshotStarted
-    /// A name was added, or names something else now.
+    /// A name was added, or its target changed.
     case imageSet(StoredImage)
     /// A name was removed.
     case imageRemoved(Reference)
-    /// Content appeared, or what is known of it (its sources, its media type) changed.
+    /// Content was added, or its description (sources, media type) changed.
     case contentAdded(ContentInfo)
-    /// Content is gone.
+    /// Content was removed.
     case contentRemoved(Digest)
-    /// All of the snapshot was told.
+    /// The snapshot is complete.
     case snapshotComplete
 }
 
-/// Tells the changes of a store to its subscribers; for those who write a backend.
+/// Publishes the changes of a store to its subscribers. Used by implementations of ``ContentStore``.
 ///
 /// The backend guards its index with a lock. Under that lock it changes the index and calls ``publish(_:)``; the
 /// snapshot closure takes the same lock and calls `deliver` under it. So a snapshot and the changes after it fit
 /// together without a gap.
 public final class ContentEventHub: Sendable {
-    /// Takes the backend's lock and hands over one `imageSet` or `contentAdded` for all there is. A backend that does
-    /// not know yet what it holds does not call `deliver`; it calls ``ContentEventHub/invalidate()`` when it does.
+    /// Takes the backend's lock and delivers one `imageSet` for each image and one `contentAdded` for each piece of content.
+    /// A backend whose index is not complete yet does not call `deliver`; it calls ``ContentEventHub/invalidate()`` when it
+    /// is.
     public typealias Snapshot = @Sendable (_ deliver: ([ContentEvent]) -> Void) -> Void
 
     private struct State {
@@ -79,7 +80,7 @@ public final class ContentEventHub: Sendable {
     ///
     /// - Parameters:
     ///   - bufferLimit: how many events are kept for a subscriber that is slow, besides a snapshot being replayed.
-    ///   - snapshot: tells all there is; see ``Snapshot``.
+    ///   - snapshot: delivers the whole state; see ``Snapshot``.
     public init(bufferLimit: Int = 4096, snapshot: @escaping Snapshot) {
         self.bufferLimit = max(1, bufferLimit)
         self.snapshot = snapshot
@@ -98,18 +99,18 @@ public final class ContentEventHub: Sendable {
         return ContentEvents(subscription: subscription)
     }
 
-    /// Tells changes. Call it under the lock that guards the index.
+    /// Publishes changes. Call it under the lock that guards the index.
     public func publish(_ events: [ContentEvent]) {
         guard !events.isEmpty else { return }
         for subscription in subscriptions() { subscription.append(events) }
     }
 
-    /// Makes every subscriber begin anew with a snapshot, because changes may have been missed.
+    /// Sends every subscriber a new snapshot, because changes may have been missed.
     public func invalidate() {
         for subscription in subscriptions() { subscription.invalidate() }
     }
 
-    /// Ends all subscriptions, after what they still hold.
+    /// Ends all subscriptions, after the events they still hold.
     public func finish() {
         state.withLockedValue { $0.finished = true }
         for subscription in subscriptions() { subscription.finish() }
@@ -123,18 +124,18 @@ public final class ContentEventHub: Sendable {
     }
 }
 
-/// What one subscriber has yet to be told.
+/// The queue of one subscriber.
 final class ContentEventSubscription: Sendable {
     private struct State {
-        /// The snapshot being replayed, and how much of it was told.
+        /// The rest of the snapshot that is being delivered.
         var replay: ArraySlice<ContentEvent> = []
         /// Changes after the snapshot.
         var buffer: Deque<ContentEvent> = []
         var needsSnapshot = true
-        /// Set while the snapshot closure declined: only an invalidation makes asking again worth while.
+        /// Set when the snapshot closure delivered nothing: it is not called again before an invalidation.
         var awaitsInvalidation = false
         var finished = false
-        /// More than one only when iterators share the subscription; all of them look again when something happens.
+        /// More than one only when iterators share the subscription; every change wakes all of them.
         var waiters: [CheckedContinuation<Void, Never>] = []
 
         mutating func takeWaiters() -> [CheckedContinuation<Void, Never>] {
@@ -168,7 +169,7 @@ final class ContentEventSubscription: Sendable {
 
     func append(_ events: [ContentEvent]) {
         let waiters = state.withLockedValue { state -> [CheckedContinuation<Void, Never>] in
-            // Whatever is not told before a snapshot is in the snapshot.
+            // A change that is not delivered before a snapshot is part of the snapshot.
             guard !state.needsSnapshot, !state.finished else { return [] }
             if state.buffer.count + events.count > bufferLimit {
                 state.buffer = []
@@ -212,7 +213,7 @@ final class ContentEventSubscription: Sendable {
     }
 
     private func step(_ state: inout State) -> Step {
-        // A snapshot under way is told to its end even when it is known to be stale: a subscriber that is always slow
+        // A snapshot is delivered to its end even when it is known to be stale: a subscriber that is always slow
         // would otherwise never see the end of one.
         if let event = state.replay.popFirst() {
             if state.replay.isEmpty { state.replay = [] }
@@ -224,7 +225,7 @@ final class ContentEventSubscription: Sendable {
     }
 
     private func takeSnapshot() {
-        // Decided before asking, so that an invalidation in between is not lost.
+        // Set before the call, so that an invalidation in between is not lost.
         state.withLockedValue { $0.awaitsInvalidation = true }
         snapshot { events in
             self.state.withLockedValue { state in

@@ -82,7 +82,7 @@ public final class ContentFile: Sendable {
     }
 
     deinit {
-        // The handle refuses to close while an event loop is inside one sendfile(2) on it, which does not last.
+        // The handle refuses to close while an event loop is in a sendfile(2) on it, which is short.
         for _ in 0..<100_000 {
             do {
                 try handle.close()
@@ -95,7 +95,7 @@ public final class ContentFile: Sendable {
         }
     }
 
-    /// The region of the file to hand to a NIO channel, which sends it with `sendfile(2)` where it can.
+    /// The region of the file to write to a NIO channel, which sends it with `sendfile(2)` where it can.
     ///
     /// Only one write of one file may be under way at a time; open the content again for another.
     ///
@@ -125,7 +125,7 @@ public final class ContentFile: Sendable {
                 max(0, pread(descriptor, space.baseAddress, wanted, off_t(position)))
             }
             if got > 0 { continue }
-            // The closure cannot return -1 as a count of bytes written, so ask again what kind of nothing it was.
+            // The closure cannot return an error, so another read finds out whether it was an error or the end of the file.
             var probe: UInt8 = 0
             let again = pread(descriptor, &probe, 1, off_t(position))
             if again == 1 { continue }
@@ -137,8 +137,8 @@ public final class ContentFile: Sendable {
     }
 }
 
-/// The bytes of open content as a sequence of buffers, wherever they are. For those who look at the bytes; a server that
-/// sends a file does better with ``ContentFile/fileRegion(_:)``.
+/// The bytes of open content as a sequence of buffers, for programs that process the bytes. To send a file, use
+/// ``ContentFile/fileRegion(_:)``.
 public struct ContentBytes: AsyncSequence, Sendable {
     /// A piece of the content, never empty.
     public typealias Element = ByteBuffer

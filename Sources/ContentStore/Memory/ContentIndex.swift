@@ -1,31 +1,30 @@
 import OCIDistribution
 
-/// What a store holds, in memory: content by digest, images by name, and which images reach which content.
+/// An index of a store in memory: content by digest, images by name, and the images that reach each piece of content.
 ///
-/// A value without I/O or locks. Every change appends what subscribers must be told to `events`. It also remembers
-/// content that a present manifest refers to but that is absent, so that content which arrives later has its sources
-/// at once; it never holds more of that than the present manifests name.
+/// A value without I/O or locks. Every change appends its events for subscribers to `events`. Absent content that a
+/// present manifest refers to has a node as well, so that its sources are known as soon as it arrives.
 ///
-/// One node is about 200 bytes; content, edges and names refer to each other by small integers.
+/// A node is about 200 bytes; content, edges and names refer to each other by small integers.
 package struct ContentIndex: Sendable {
     private struct Node: Sendable {
         var digest: Digest
         /// The size in bytes; negative while the content is absent.
         var size: Int64 = -1
-        /// The size in bytes that a manifest which refers to this says it has; negative when unknown.
+        /// The size in bytes in the descriptor of a manifest that refers to this; negative when unknown.
         var expectedSize: Int64 = -1
         var mediaType: MediaType = .octetStream
         var children: [UInt32] = []
         var parents: [UInt32] = []
-        /// Sources by number, ascending: those of the images that lead here, and those the backend names.
+        /// Numbers of sources, ascending: those of the images that reach this, and those the backend reports.
         var sources: [UInt32] = []
-        /// Those of the sources that the backend itself names for this content.
-        var origins: [UInt32] = []
+        /// Those of the sources that the backend reports for this content.
+        var backendSources: [UInt32] = []
         /// The names of images whose target this is.
         var names: [Reference] = []
 
         var isPresent: Bool { size >= 0 }
-        var isNeeded: Bool { isPresent || !parents.isEmpty || !names.isEmpty }
+        var isInUse: Bool { isPresent || !parents.isEmpty || !names.isEmpty }
     }
 
     private var nodes: [Node?] = []
@@ -42,12 +41,12 @@ package struct ContentIndex: Sendable {
     /// An index of nothing.
     package init() {}
 
-    // MARK: Questions
+    // MARK: Queries
 
     /// How many images there are.
     package var imageCount: Int { targets.count }
 
-    /// How many digests are remembered, present or only referred to.
+    /// How many nodes there are, of present and of absent content.
     package var nodeCount: Int { ids.count }
 
     /// Describes present content.
@@ -65,11 +64,11 @@ package struct ContentIndex: Sendable {
     /// Finds what a reference names; see ``ContentStore/resolve(_:)``.
     package func resolve(_ reference: Reference) -> Descriptor? {
         if let digest = reference.digest { return info(digest)?.descriptor }
-        return targets[reference].map(truth)
+        return targets[reference].map(actualDescriptor)
     }
 
-    /// The target as its content says it is, when that is present; a name's own idea of it otherwise.
-    private func truth(_ target: Descriptor) -> Descriptor {
+    /// The target with the size and media type of its content; unchanged when that is absent.
+    private func actualDescriptor(_ target: Descriptor) -> Descriptor {
         guard let info = info(target.digest) else { return target }
         var target = target
         target.size = info.size
@@ -77,14 +76,16 @@ package struct ContentIndex: Sendable {
         return target
     }
 
-    /// What a name of an image stands for, taking the name literally.
+    /// The target of a name as it was set.
     package func target(of reference: Reference) -> Descriptor? { targets[reference] }
 
     /// All images, sorted by name.
     package var images: [StoredImage] {
-        // The names are made once, not with each comparison.
-        targets.map { (name: $0.key.description, image: StoredImage(reference: $0.key, target: truth($0.value))) }
-            .sorted { $0.name < $1.name }.map(\.image)
+        // Names are formatted once, not in each comparison.
+        targets.map {
+            (name: $0.key.description, image: StoredImage(reference: $0.key, target: actualDescriptor($0.value)))
+        }
+        .sorted { $0.name < $1.name }.map(\.image)
     }
 
     /// The names of all images, in no particular order.
@@ -99,7 +100,7 @@ package struct ContentIndex: Sendable {
         return !node.names.isEmpty || !node.parents.isEmpty
     }
 
-    /// The size in bytes that a present manifest says the content has; `nil` when none refers to it.
+    /// The size in bytes in the descriptor of a present manifest; `nil` when none refers to the content.
     package func expectedSize(_ digest: Digest) -> Int64? {
         guard let id = ids[digest], let node = nodes[Int(id)], node.expectedSize >= 0, !node.parents.isEmpty else {
             return nil
@@ -127,7 +128,7 @@ package struct ContentIndex: Sendable {
         return result
     }
 
-    /// An event for everything there is: images first, then content.
+    /// An event for each image, then one for each piece of content.
     package var snapshot: [ContentEvent] {
         var events: [ContentEvent] = []
         events.reserveCapacity(targets.count + contentCount)
@@ -138,11 +139,11 @@ package struct ContentIndex: Sendable {
 
     // MARK: Content
 
-    /// Adds content, or changes what is known of it.
+    /// Adds content, or changes its description.
     ///
     /// - Parameters:
     ///   - size: in bytes, not negative.
-    ///   - children: what a manifest refers to; empty for other content.
+    ///   - children: the references of a manifest; empty for other content.
     package mutating func setContent(
         _ digest: Digest, size: Int64, mediaType: MediaType, children: [Descriptor], events: inout [ContentEvent]
     ) {
@@ -158,10 +159,10 @@ package struct ContentIndex: Sendable {
             $0.mediaType = mediaType
         }
         setChildren(of: id, to: children, changed: &changed)
-        announce(changed, events: &events)
+        appendEvents(for: changed, to: &events)
     }
 
-    /// Removes content that is gone.
+    /// Removes content.
     package mutating func removeContent(_ digest: Digest, events: inout [ContentEvent]) {
         guard let id = ids[digest], let node = nodes[Int(id)], node.isPresent else { return }
         contentCount -= 1
@@ -172,79 +173,83 @@ package struct ContentIndex: Sendable {
         }
         var changed: Set<UInt32> = []
         setChildren(of: id, to: [], changed: &changed)
-        replaceOrigins(of: id, by: [], changed: &changed)
+        replaceBackendSources(of: id, by: [], changed: &changed)
         events.append(.contentRemoved(digest))
-        announce(changed, events: &events)
-        dropIfNeedless(id)
+        appendEvents(for: changed, to: &events)
+        pruneIfUnreferenced(id)
     }
 
-    /// Adds sources that the backend itself knows of, such as those containerd notes while a pull is still under way and
-    /// no image leads to the content yet. They replace those said before; absent content has none.
+    /// Sets the sources that the backend reports, such as containerd's labels of a pull whose image does not exist yet.
+    /// They replace the former ones; absent content has none.
     ///
-    /// They are told only as long as no image leads to the content: images say it better, as containerd notes a
+    /// They are visible only while no image reaches the content, since images are more exact: containerd's labels have a
     /// registry without its port.
-    package mutating func setOrigins(of digest: Digest, to origins: [ContentSource], events: inout [ContentEvent]) {
+    package mutating func setBackendSources(
+        of digest: Digest, to backendSources: [ContentSource], events: inout [ContentEvent]
+    ) {
         guard let id = ids[digest], let node = nodes[Int(id)], node.isPresent,
             // Nearly always nothing changes.
-            node.origins.count != origins.count
-                || !origins.allSatisfy({ sources.number(of: $0, by: .backend).map(node.origins.contains) ?? false })
+            node.backendSources.count != backendSources.count
+                || !backendSources.allSatisfy({
+                    sources.number(of: $0, kind: .backend).map(node.backendSources.contains) ?? false
+                })
         else { return }
         var changed: Set<UInt32> = []
-        replaceOrigins(of: id, by: Set(origins), changed: &changed)
-        announce(changed, events: &events)
+        replaceBackendSources(of: id, by: Set(backendSources), changed: &changed)
+        appendEvents(for: changed, to: &events)
     }
 
-    private mutating func replaceOrigins(of id: UInt32, by new: Set<ContentSource>, changed: inout Set<UInt32>) {
-        let old = nodes[Int(id)]?.origins ?? []
+    private mutating func replaceBackendSources(of id: UInt32, by new: Set<ContentSource>, changed: inout Set<UInt32>) {
+        let old = nodes[Int(id)]?.backendSources ?? []
         guard !old.isEmpty || !new.isEmpty else { return }
-        var numbers = new.map { sources.retain($0, by: .backend) }.sorted()
+        var numbers = new.map { sources.retain($0, kind: .backend) }.sorted()
         if numbers.count == 1 { numbers = sources.numbers(numbers[0]) }
-        update(id) { $0.origins = numbers }
+        update(id) { $0.backendSources = numbers }
         for number in numbers { add(source: number, to: id, changed: &changed) }
-        for number in old where !numbers.contains(number) { drop(source: number, from: id, changed: &changed) }
+        for number in old where !numbers.contains(number) { remove(source: number, from: id, changed: &changed) }
         for number in old { sources.release(number) }
     }
 
     // MARK: Images
 
-    /// Adds an image, or changes what it names.
+    /// Adds an image, or changes its target.
     package mutating func setImage(_ image: StoredImage, events: inout [ContentEvent]) {
         let reference = image.reference
         let old = targets[reference]
         guard old != image.target else { return }
         var changed: Set<UInt32> = []
         if old?.digest != image.target.digest {
-            let source = sources.retain(ContentSource(reference), by: .image)
+            let source = sources.retain(ContentSource(reference), kind: .image)
             let id = node(for: image.target.digest)
             update(id) { $0.names.append(reference) }
             add(source: source, to: id, changed: &changed)
-            if let old { unname(old.digest, reference, changed: &changed) }
+            if let old { removeName(of: old.digest, reference, changed: &changed) }
         }
         targets[reference] = image.target
-        // The content's sources are told first, so that whoever hears of the image knows all about its content.
-        announce(changed, events: &events)
-        events.append(.imageSet(StoredImage(reference: reference, target: truth(image.target))))
+        // The events of the content come first, so that a subscriber knows the content when the image's event arrives.
+        appendEvents(for: changed, to: &events)
+        events.append(.imageSet(StoredImage(reference: reference, target: actualDescriptor(image.target))))
     }
 
     /// Removes a name.
     package mutating func removeImage(_ reference: Reference, events: inout [ContentEvent]) {
         guard let old = targets.removeValue(forKey: reference) else { return }
         var changed: Set<UInt32> = []
-        unname(old.digest, reference, changed: &changed)
+        removeName(of: old.digest, reference, changed: &changed)
         events.append(.imageRemoved(reference))
-        announce(changed, events: &events)
+        appendEvents(for: changed, to: &events)
     }
 
-    private mutating func unname(_ digest: Digest, _ reference: Reference, changed: inout Set<UInt32>) {
+    private mutating func removeName(of digest: Digest, _ reference: Reference, changed: inout Set<UInt32>) {
         guard let id = ids[digest] else { return }
         update(id) { node in
             if let index = node.names.firstIndex(of: reference) { node.names.remove(at: index) }
         }
-        if let number = sources.number(of: ContentSource(reference), by: .image) {
-            drop(source: number, from: id, changed: &changed)
+        if let number = sources.number(of: ContentSource(reference), kind: .image) {
+            remove(source: number, from: id, changed: &changed)
             sources.release(number)
         }
-        dropIfNeedless(id)
+        pruneIfUnreferenced(id)
     }
 
     // MARK: Edges and sources
@@ -268,9 +273,9 @@ package struct ContentIndex: Sendable {
         let after = Set(new)
         let inherited = nodes[Int(id)]?.sources ?? []
         // Shared by all children that have no other parent.
-        let alone = [id]
+        let single = [id]
         for child in new where !before.contains(child) {
-            update(child) { if $0.parents.isEmpty { $0.parents = alone } else { $0.parents.append(id) } }
+            update(child) { if $0.parents.isEmpty { $0.parents = single } else { $0.parents.append(id) } }
             for source in inherited { add(source: source, to: child, changed: &changed) }
         }
         for child in old where !after.contains(child) {
@@ -278,8 +283,8 @@ package struct ContentIndex: Sendable {
                 if let index = node.parents.firstIndex(of: id) { node.parents.swapAt(index, node.parents.count - 1) }
                 node.parents.removeLast()
             }
-            for source in inherited { drop(source: source, from: child, changed: &changed) }
-            dropIfNeedless(child)
+            for source in inherited { remove(source: source, from: child, changed: &changed) }
+            pruneIfUnreferenced(child)
         }
     }
 
@@ -288,22 +293,22 @@ package struct ContentIndex: Sendable {
         while let id = pending.popLast() {
             let position = nodes[Int(id)].map { $0.sources.position(of: source) } ?? .present(0)
             guard case .absent(let index) = position else { continue }
-            let alone = sources.numbers(source)
-            update(id) { if $0.sources.isEmpty { $0.sources = alone } else { $0.sources.insert(source, at: index) } }
+            let single = sources.numbers(source)
+            update(id) { if $0.sources.isEmpty { $0.sources = single } else { $0.sources.insert(source, at: index) } }
             changed.insert(id)
             pending.append(contentsOf: nodes[Int(id)]?.children ?? [])
         }
     }
 
-    private mutating func drop(source: UInt32, from first: UInt32, changed: inout Set<UInt32>) {
+    private mutating func remove(source: UInt32, from first: UInt32, changed: inout Set<UInt32>) {
         var pending = [first]
         while let id = pending.popLast() {
             guard let node = nodes[Int(id)], case .present(let index) = node.sources.position(of: source) else {
                 continue
             }
             let isDirect =
-                node.origins.contains(source)
-                || node.names.contains { sources.number(of: ContentSource($0), by: .image) == source }
+                node.backendSources.contains(source)
+                || node.names.contains { sources.number(of: ContentSource($0), kind: .image) == source }
             if isDirect || node.parents.contains(where: { has(source: source, $0) }) { continue }
             update(id) { _ = $0.sources.remove(at: index) }
             changed.insert(id)
@@ -315,7 +320,7 @@ package struct ContentIndex: Sendable {
         if case .present? = nodes[Int(id)]?.sources.position(of: source) { true } else { false }
     }
 
-    private func announce(_ changed: Set<UInt32>, events: inout [ContentEvent]) {
+    private func appendEvents(for changed: Set<UInt32>, to events: inout [ContentEvent]) {
         for id in changed.sorted() {
             if let node = nodes[Int(id)], node.isPresent { events.append(.contentAdded(info(node))) }
         }
@@ -325,15 +330,15 @@ package struct ContentIndex: Sendable {
 
     private func info(_ node: Node) -> ContentInfo {
         ContentInfo(
-            digest: node.digest, size: node.size, mediaType: node.mediaType, sources: told(node.sources))
+            digest: node.digest, size: node.size, mediaType: node.mediaType, sources: visibleSources(node.sources))
     }
 
-    /// The sources that images say, or those of the backend while there are none.
-    private func told(_ numbers: [UInt32]) -> [ContentSource] {
+    /// The sources of images, or those of the backend while there are none.
+    private func visibleSources(_ numbers: [UInt32]) -> [ContentSource] {
         if numbers.count == 1 { return sources.list(numbers[0]) }
-        let ofImages = numbers.filter { sources.witness($0) == .image }
-        let telling = ofImages.isEmpty ? numbers : ofImages
-        return telling.count == 1 ? sources.list(telling[0]) : telling.map { sources[$0] }.sorted()
+        let ofImages = numbers.filter { sources.kind($0) == .image }
+        let visible = ofImages.isEmpty ? numbers : ofImages
+        return visible.count == 1 ? sources.list(visible[0]) : visible.map { sources[$0] }.sorted()
     }
 
     private mutating func node(for digest: Digest) -> UInt32 {
@@ -358,8 +363,8 @@ package struct ContentIndex: Sendable {
         nodes[Int(id)] = node
     }
 
-    private mutating func dropIfNeedless(_ id: UInt32) {
-        guard let node = nodes[Int(id)], !node.isNeeded else { return }
+    private mutating func pruneIfUnreferenced(_ id: UInt32) {
+        guard let node = nodes[Int(id)], !node.isInUse else { return }
         nodes[Int(id)] = nil
         ids[node.digest] = nil
         freeNodes.append(id)

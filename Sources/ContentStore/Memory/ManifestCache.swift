@@ -1,13 +1,11 @@
 import NIOCore
 import OCIDistribution
 
-/// Verified bytes of manifests, so that what is asked for most is served from memory.
-///
-/// Bounded by the sum of the sizes; what was not asked for lately goes first (second chance).
+/// A cache of the verified bytes of manifests, bounded by the sum of their sizes; eviction by second chance (CLOCK).
 package struct ManifestCache: Sendable {
     /// Larger manifests are served from their files, in bytes.
     package static let entryLimit = 256 << 10
-    /// How many manifests are read into memory at once.
+    /// Most manifests that are read into memory at the same time.
     private static let warmingLimit = 64
 
     private struct Slot: Sendable {
@@ -21,35 +19,35 @@ package struct ManifestCache: Sendable {
     private var slots: [Slot] = []
     private var positions: [Digest: Int] = [:]
     private var hand = 0
-    /// Manifests on their way into memory.
+    /// Manifests that are being read.
     private var warming: Set<Digest> = []
 
     /// Creates a cache for at most `capacity` bytes.
     package init(capacity: Int) { self.capacity = max(0, capacity) }
 
-    /// How many bytes are held.
+    /// The size of all entries in bytes.
     package var byteCount: Int { total }
 
-    /// The bytes of a manifest, which count as used by that.
+    /// The bytes of a manifest; marks it as used.
     package mutating func bytes(_ digest: Digest) -> ByteBuffer? {
         guard let position = positions[digest] else { return nil }
         slots[position].wasUsed = true
         return slots[position].bytes
     }
 
-    /// Whether a manifest of this size in bytes is held at all.
+    /// Whether a manifest of this size in bytes can be cached.
     package func accepts(size: Int64) -> Bool { size <= Int64(min(Self.entryLimit, capacity)) }
 
-    /// Whether the caller is to read a manifest of this size into memory, as nobody else does so yet; ``endWarming(_:)``
-    /// must follow then.
+    /// Whether the caller must read a manifest of this size into memory, because no other caller does; it must call
+    /// ``endWarming(_:)`` then.
     package mutating func beginWarming(_ digest: Digest, size: Int64) -> Bool {
         accepts(size: size) && warming.count < Self.warmingLimit && warming.insert(digest).inserted
     }
 
-    /// A manifest was read, or could not be.
+    /// Ends the reading that ``beginWarming(_:size:)`` began.
     package mutating func endWarming(_ digest: Digest) { warming.remove(digest) }
 
-    /// Holds a manifest, whose bytes were verified, and lets go of others if need be.
+    /// Adds a manifest whose bytes were verified, and evicts others if necessary.
     package mutating func insert(_ bytes: ByteBuffer, for digest: Digest) {
         let size = bytes.readableBytes
         guard accepts(size: Int64(size)) else { return }
@@ -68,7 +66,7 @@ package struct ManifestCache: Sendable {
         total += size
     }
 
-    /// Lets go of a manifest.
+    /// Removes a manifest.
     package mutating func remove(_ digest: Digest) {
         if let position = positions[digest] { removeSlot(position) }
     }
@@ -85,7 +83,7 @@ package struct ManifestCache: Sendable {
     }
 }
 
-/// What a store needs to know of a manifest's bytes.
+/// The media type and the references of a manifest.
 package struct ManifestSummary: Sendable {
     /// Larger content is never parsed, in bytes.
     package static let sizeLimit = Int64(Manifest.maximumSize)
@@ -95,8 +93,8 @@ package struct ManifestSummary: Sendable {
     /// What it refers to.
     package var references: [Descriptor]
 
-    /// Reads a manifest or index. One whose references cannot be understood is still what its shape says, and refers to
-    /// nothing.
+    /// Reads a manifest or index. If the references cannot be decoded, the media type is that of its shape, and
+    /// there are no references.
     ///
     /// - Returns: `nil` when the bytes are neither.
     package init?(_ bytes: some Collection<UInt8>) {

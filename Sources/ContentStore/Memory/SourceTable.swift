@@ -1,16 +1,16 @@
-/// Numbers the repositories that images come from, so that content refers to them by a small integer.
+/// Assigns numbers to the sources of content, so that content refers to them by small integers.
 struct SourceTable: Sendable {
-    /// Who says that content is from a repository. One repository has a number for each.
-    enum Witness: Sendable, Hashable {
-        /// An image that leads to the content.
+    /// How a source is known. One repository has one number for each kind.
+    enum SourceKind: Sendable, Hashable {
+        /// An image in the store reaches the content.
         case image
-        /// The backend itself.
+        /// The backend reports it.
         case backend
     }
 
     private struct Key: Sendable, Hashable {
         var source: ContentSource
-        var witness: Witness
+        var kind: SourceKind
     }
 
     private struct Entry: Sendable {
@@ -39,15 +39,15 @@ struct SourceTable: Sendable {
     /// Only the one number.
     func numbers(_ number: UInt32) -> [UInt32] { entries[Int(number)].numbers }
 
-    func witness(_ number: UInt32) -> Witness { entries[Int(number)].key.witness }
+    func kind(_ number: UInt32) -> SourceKind { entries[Int(number)].key.kind }
 
-    func number(of source: ContentSource, by witness: Witness) -> UInt32? {
-        numbers[Key(source: source, witness: witness)]
+    func number(of source: ContentSource, kind: SourceKind) -> UInt32? {
+        numbers[Key(source: source, kind: kind)]
     }
 
-    /// Counts one more use of a repository.
-    mutating func retain(_ source: ContentSource, by witness: Witness) -> UInt32 {
-        let key = Key(source: source, witness: witness)
+    /// Adds a reference to a source, which gets a number if it has none.
+    mutating func retain(_ source: ContentSource, kind: SourceKind) -> UInt32 {
+        let key = Key(source: source, kind: kind)
         if let number = numbers[key] {
             entries[Int(number)].uses += 1
             return number
@@ -64,7 +64,7 @@ struct SourceTable: Sendable {
         return number
     }
 
-    /// Counts one use less; the number is free again after the last one.
+    /// Removes a reference; after the last one the number is free again.
     mutating func release(_ number: UInt32) {
         entries[Int(number)].uses -= 1
         guard entries[Int(number)].uses == 0 else { return }

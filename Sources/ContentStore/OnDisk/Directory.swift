@@ -54,13 +54,13 @@ final class Directory: Sendable {
         return directory
     }
 
-    /// Which directory it is, whatever its name.
+    /// The identity of a directory, independent of its name.
     struct Place: Sendable, Hashable {
         var device: UInt64
         var inode: UInt64
     }
 
-    /// Tells this directory from one that took over its name.
+    /// The identity of this directory, which differs from that of another one with the same name.
     var place: Place {
         get throws(ContentStoreError) {
             var status = stat()
@@ -85,7 +85,7 @@ final class Directory: Sendable {
     /// - Throws: ``ContentStoreError``; among them `ELOOP` for a symbolic link and `EINVAL` for anything else that is
     ///   not a regular file.
     func openFile(_ name: String) throws(ContentStoreError) -> OpenFile? {
-        // O_NONBLOCK: a named pipe must not make anyone wait.
+        // O_NONBLOCK: opening a named pipe must not block.
         let file = openDescriptor(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
         guard file >= 0 else {
             if errno == ENOENT { return nil }
@@ -150,7 +150,7 @@ final class Directory: Sendable {
 
     /// Makes changes of names durable.
     func sync() throws(ContentStoreError) {
-        // Some file systems cannot sync a directory and say EINVAL; there is nothing better to do on them.
+        // Some file systems cannot sync a directory and return EINVAL.
         guard retrying({ fsync(descriptor) }) == 0 || errno == EINVAL else {
             throw ContentStoreError(errno: errno, "sync of \(path)")
         }
@@ -171,7 +171,7 @@ func retrying(_ call: () -> CInt) -> CInt {
 
 private func openPath(_ path: String, _ flags: CInt) -> CInt { open(path, flags) }
 
-/// Values of `errno` that are told apart.
+/// Values of `errno` that are handled separately.
 enum FileError {
     static let noEntry = ENOENT
     static let notDirectory = ENOTDIR

@@ -2,8 +2,7 @@ import DequeModule
 import NIOConcurrencyHelpers
 import NIOPosix
 
-/// The threads on which stores on disk read, hash, write and sync. Shared by all stores of the process, so that their
-/// number stays bounded.
+/// The threads on which stores on disk read, hash, write and sync; four, shared by all stores of the process.
 enum FileWork {
     static let threadCount = 4
 
@@ -18,59 +17,59 @@ enum FileWork {
         try await pool.runIfActive(body)
     }
 
-    /// Runs blocking work that nobody waits for.
+    /// Runs blocking work without waiting for it.
     static func submit(_ body: @escaping @Sendable () -> Void) {
         pool.submit { _ in body() }
     }
 }
 
-/// Lets the changes of one `index.json` that this process makes take turns, in the order they were asked for.
+/// A mutex for asynchronous work: one task at a time, in the order in which they asked.
 ///
-/// Between processes a lock on a file decides, which is tried again and again: without turns the many changes of one
-/// process would keep the lock from one another by chance, and from one of them for long.
-final class EditTurns: Sendable {
-    /// Most changes that wait for their turn.
+/// The changes of one `index.json` by this process take it before they try the lock file, which is polled: without it the
+/// tasks of one process would keep the lock file from each other by chance, and from one of them for long.
+final class AsyncMutex: Sendable {
+    /// Most tasks that wait.
     static let limit = 4096
 
     private struct State {
-        var isTaken = false
+        var isHeld = false
         var waiting: Deque<CheckedContinuation<Void, Never>> = []
     }
 
     private let state = NIOLockedValueBox(State())
 
-    /// Runs `body` when it is its turn.
+    /// Runs `body` while no other does.
     ///
-    /// - Throws: ``ContentStoreError/unavailable(_:)`` when too many wait, `CancellationError` when the task was cancelled
-    ///   before its turn, else what `body` throws.
-    func perform(_ body: () async throws -> Void) async throws {
-        try await begin()
-        defer { end() }
+    /// - Throws: ``ContentStoreError/unavailable(_:)`` when too many tasks wait, `CancellationError` when the task was
+    ///   cancelled before it got the mutex, else what `body` throws.
+    func withLock(_ body: () async throws -> Void) async throws {
+        try await lock()
+        defer { unlock() }
         try Task.checkCancellation()
         try await body()
     }
 
-    private func begin() async throws {
+    private func lock() async throws {
         var isRefused = false
         await withCheckedContinuation { continuation in
-            let goesOn = state.withLockedValue { state -> Bool in
-                if state.isTaken, state.waiting.count < Self.limit {
+            let continues = state.withLockedValue { state -> Bool in
+                if state.isHeld, state.waiting.count < Self.limit {
                     state.waiting.append(continuation)
                     return false
                 }
-                isRefused = state.isTaken
-                state.isTaken = true
+                isRefused = state.isHeld
+                state.isHeld = true
                 return true
             }
-            if goesOn { continuation.resume() }
+            if continues { continuation.resume() }
         }
         if isRefused { throw ContentStoreError.unavailable("more than \(Self.limit) changes of names wait") }
     }
 
-    private func end() {
+    private func unlock() {
         let next = state.withLockedValue { state -> CheckedContinuation<Void, Never>? in
             let next = state.waiting.popFirst()
-            state.isTaken = next != nil
+            state.isHeld = next != nil
             return next
         }
         next?.resume()

@@ -7,7 +7,7 @@ import OCIDistribution
 #endif
 
 /// The `index.json` of an image layout (OCI image specification, image-layout.md): which manifests it holds and under
-/// which names. What is not understood is kept when it is written again.
+/// which names. Unknown fields are preserved when it is written again.
 struct LayoutIndex: Sendable {
     static let fileName = "index.json"
     /// A larger file is refused, in bytes.
@@ -27,7 +27,7 @@ struct LayoutIndex: Sendable {
     private var elements: [PreservedJSON]
     private let bareTags: ContentSource?
 
-    /// An index of nothing.
+    /// An empty index.
     init(bareTags: ContentSource?) {
         root = ["schemaVersion": .integer(2), "mediaType": .string(MediaType.imageIndex.rawValue)]
         elements = []
@@ -38,9 +38,9 @@ struct LayoutIndex: Sendable {
     ///
     /// - Parameters:
     ///   - path: for messages.
-    ///   - bareTags: the repository that names with nothing but a tag belong to; `nil` to pass them over.
+    ///   - bareTags: the repository that names with nothing but a tag belong to; `nil` to skip them.
     /// - Throws: ``ContentStoreError/malformedIndex(path:reason:)`` when it is not an index. Single elements that cannot
-    ///   be understood are no reason.
+    ///   be parsed are skipped.
     init(parsing bytes: [UInt8], path: String, bareTags: ContentSource?) throws(ContentStoreError) {
         let json: PreservedJSON
         do {
@@ -58,7 +58,7 @@ struct LayoutIndex: Sendable {
         self.bareTags = bareTags
     }
 
-    /// What can be understood, in order, and what cannot in words.
+    /// The elements that can be parsed, in order, and the problems of the others.
     func entries() -> (entries: [Entry], problems: [String]) {
         var entries: [Entry] = []
         var problems: [String] = []
@@ -79,7 +79,7 @@ struct LayoutIndex: Sendable {
             entries.append(
                 Entry(
                     reference: reference,
-                    // Size and type are hints: what the content itself says counts.
+                    // Size and type are hints, which those of the content replace.
                     descriptor: Descriptor(
                         mediaType: element["mediaType"]?.string.map { MediaType(rawValue: $0) } ?? .octetStream,
                         digest: digest, size: max(0, element["size"]?.integer ?? 0))))
@@ -87,7 +87,7 @@ struct LayoutIndex: Sendable {
         return (entries, problems)
     }
 
-    /// Makes a name lead to a manifest, and to nothing else.
+    /// Makes a name lead to one manifest.
     mutating func set(_ reference: Reference, to target: Descriptor) {
         remove(reference)
         var fields: [String: PreservedJSON] = [
@@ -138,12 +138,12 @@ struct LayoutIndex: Sendable {
             {
                 return (reference, nil)
             }
-            return (nil, "its name is passed over, as it names no registry: \(error)")
+            return (nil, "its name is skipped, as it names no registry: \(error)")
         }
     }
 }
 
-/// A JSON value that is written as it was read, so that what other programs put into an `index.json` survives a change.
+/// A JSON value that is written as it was read, so that fields of other programs in an `index.json` are preserved.
 enum PreservedJSON: Sendable, Hashable, Codable {
     case null
     case bool(Bool)

@@ -4,7 +4,7 @@ import OCIDistribution
 struct LayoutRoot: Sendable {
     static let markerName = "oci-layout"
     static let blobsName = "blobs"
-    /// Where this library keeps what is its own; the specification lets a layout have further files.
+    /// The directory of this library's own files; the specification lets a layout have further files.
     static let privateName = ".spegel"
     static let ingestName = "ingest"
     static let quarantineName = "quarantine"
@@ -29,19 +29,19 @@ struct LayoutRoot: Sendable {
         return LayoutRoot(directory: directory)
     }
 
-    /// Opens a layout, made if there is none. An empty directory becomes one, and a layout whose making was interrupted
-    /// is completed; a directory with other files in it is refused.
+    /// Opens a layout, and creates it when the directory is missing or empty. One whose creation was interrupted is completed;
+    /// a directory with other files in it is refused.
     ///
     /// - Throws: as ``open(path:)``, or why it cannot be made.
     static func openOrCreate(path: String) throws(ContentStoreError) -> LayoutRoot {
         try Directory.makePath(path)
         let directory = try Directory.open(path: path)
         if try directory.status(markerName) == nil {
-            // The marker too: another process may have made the layout a moment ago.
+            // The marker too: another process may have just created the layout.
             let known: Set = [markerName, blobsName, LayoutIndex.fileName, privateName, "lost+found"]
-            if let foreign = try directory.entries().sorted().first(where: { !known.contains($0) }) {
+            if let other = try directory.entries().sorted().first(where: { !known.contains($0) }) {
                 throw .notALayout(
-                    path: path, reason: "it has no \(markerName) file, but other files such as \(foreign)")
+                    path: path, reason: "it has no \(markerName) file, but other files such as \(other)")
             }
             let blobs = try directory.makeDirectory(blobsName)
             _ = try blobs.makeDirectory(DigestAlgorithm.sha256.rawValue)
@@ -82,7 +82,7 @@ struct LayoutRoot: Sendable {
             }
             if try file.status().identity == identity { return (bytes, identity) }
         }
-        throw .malformedIndex(path: path, reason: "it changes while being read")
+        throw .malformedIndex(path: path, reason: "it changes while it is read")
     }
 
     /// The directory of this library's own files, if there is one.
@@ -112,7 +112,7 @@ struct LayoutRoot: Sendable {
         guard let bytes, let json = try? PreservedJSON.parse(bytes),
             let version = json["imageLayoutVersion"]?.string
         else {
-            throw .notALayout(path: path, reason: "\(markerName) does not say an imageLayoutVersion")
+            throw .notALayout(path: path, reason: "\(markerName) has no imageLayoutVersion")
         }
         guard version.hasPrefix("1.0.") else { throw .unsupportedLayoutVersion(path: path, version: version) }
     }
@@ -137,12 +137,12 @@ struct LayoutRoot: Sendable {
 extension LayoutRoot {
     /// Tries to change `index.json` while no other process that uses this library does.
     ///
-    /// The file is read anew, changed, written beside and renamed into place. Other programs take no lock; when the file
-    /// turns out to have been changed by one just before the rename, it starts anew. (Between that look and the rename a
-    /// change could still be lost, as with every other program that writes layouts.)
+    /// The file is read, changed, written to a temporary file and renamed. Other programs take no lock; when one has changed
+    /// the file just before the rename, the edit is repeated. (Between that check and the rename a change could still be
+    /// lost, as with every other program that writes layouts.)
     ///
     /// - Parameter change: makes the change; `false` when there is nothing to do.
-    /// - Returns: `false` when somebody else holds the lock.
+    /// - Returns: `false` when another process holds the lock.
     func editIndex(
         bareTags: ContentSource?, _ change: (inout LayoutIndex) -> Bool
     ) throws(ContentStoreError) -> Bool {

@@ -12,7 +12,7 @@ import OCIDistribution
 
 /// A writer into an image layout. Hashes while writing, off the event loops.
 final class OnDiskContentWriter: ContentWriter {
-    /// The parts that the file threads use, one call after the other.
+    /// The state that the file threads use, one call after the other.
     private final class Work: @unchecked Sendable {
         let digest: Digest
         let size: Int64?
@@ -41,7 +41,7 @@ final class OnDiskContentWriter: ContentWriter {
             return total
         }
 
-        /// Checks size and digest and gives the file away.
+        /// Verifies size and digest and returns the file.
         func finish() throws -> IngestFile {
             guard let file, let hasher = hasher.take() else { throw ContentStoreError.writerClosed }
             self.file = nil
@@ -110,12 +110,9 @@ final class OnDiskContentWriter: ContentWriter {
             let target = try blobs.makeDirectory(digest.algorithm.rawValue)
             return try file.publish(as: digest.hex, in: target)
         }
-        return try await tracker.perform { [digest] tracker in
-            tracker.refresh(digest, .published(identity))
-            // Content that somebody else removed right away was still committed.
-            return tracker.catalog.info(digest)
-                ?? ContentInfo(digest: digest, size: identity.size, mediaType: .octetStream)
-        }
+        // Content that another process removed right away was committed as well.
+        return try await tracker.update(digest, .published(identity))
+            ?? ContentInfo(digest: digest, size: identity.size, mediaType: .octetStream)
     }
 
     func abort() async {
@@ -124,7 +121,7 @@ final class OnDiskContentWriter: ContentWriter {
         close()
     }
 
-    /// A second call while one is at work would mix up the bytes: it is refused as if the writer were closed.
+    /// A second call during another would interleave their bytes: it is refused as if the writer were closed.
     private func begin() throws {
         try progress.withLockedValue { progress in
             guard progress.phase == .open else { throw ContentStoreError.writerClosed }
@@ -141,18 +138,18 @@ final class OnDiskContentWriter: ContentWriter {
 
     private func close() {
         progress.withLockedValue { $0.phase = .closed }
-        permit.giveBack()
+        permit.release()
     }
 }
 
-/// The right to write, of which a store has a bounded number. Given back at the latest when it is released.
+/// A permit of a bounded number of writers, returned when it is released at the latest.
 final class WriterPermit: Sendable {
     private let count: NIOLockedValueBox<Int>
     private let isHeld = NIOLockedValueBox(true)
 
     private init(count: NIOLockedValueBox<Int>) { self.count = count }
 
-    deinit { giveBack() }
+    deinit { release() }
 
     static func take(from count: NIOLockedValueBox<Int>, limit: Int) throws(ContentStoreError) -> WriterPermit {
         let isFree = count.withLockedValue { count in
@@ -164,7 +161,7 @@ final class WriterPermit: Sendable {
         return WriterPermit(count: count)
     }
 
-    func giveBack() {
+    func release() {
         let wasHeld = isHeld.withLockedValue { held in
             defer { held = false }
             return held
@@ -175,13 +172,13 @@ final class WriterPermit: Sendable {
 
 /// A file being written in the layout's private directory, which becomes visible under another name when it is complete.
 ///
-/// Whoever writes it holds an advisory lock on it. The lock ends with the process, however that ends, and tells the
-/// next one which files nobody will finish. Removed when released, unless it was published. Its methods block.
+/// The writer holds an advisory lock on it, which ends with the process in any case: a file without a lock is abandoned.
+/// Removed when released, unless it was published. Its methods block.
 final class IngestFile: @unchecked Sendable {
     // Used by one thread at a time, as a writer's methods are called one after the other.
     private let directory: Directory
     private let name: String
-    /// Open for writing until the file is published, so that whoever watches sees it closed before it gets its name.
+    /// Open for writing until the file is published, so that a watcher sees it closed before it gets its name.
     private var writing: OpenFile?
     /// Open for reading; holds the lock.
     private let lock: OpenFile
@@ -201,7 +198,7 @@ final class IngestFile: @unchecked Sendable {
 
     /// Makes an empty file with a name of its own.
     static func create(in directory: Directory) throws(ContentStoreError) -> IngestFile {
-        // Another process that opens the layout may take the file for a dead one between its making and its locking.
+        // A process that opens the layout may take the file for an abandoned one before it is locked.
         for _ in 0..<100 {
             let name = String(UInt64.random(in: .min ... .max), radix: 36)
             let file: OpenFile
@@ -218,7 +215,7 @@ final class IngestFile: @unchecked Sendable {
         throw .unavailable("no file could be made in \(directory.path)")
     }
 
-    /// Removes files that nobody is writing any more.
+    /// Removes files without a writer.
     ///
     /// - Returns: how many.
     static func removeAbandoned(in directory: Directory) throws(ContentStoreError) -> Int {

@@ -56,7 +56,7 @@ struct OpenFile: ~Copyable, Sendable {
     func readAll(limit: Int) throws(ContentStoreError) -> [UInt8]? {
         let size = try status().identity.size
         guard size <= limit else { return nil }
-        // One byte more than expected tells whether the file grew meanwhile.
+        // One byte more than expected shows whether the file grew meanwhile.
         var bytes = [UInt8](repeating: 0, count: Int(size) + 1)
         var count = 0
         while count < bytes.count {
@@ -114,7 +114,7 @@ struct OpenFile: ~Copyable, Sendable {
     /// Takes an exclusive advisory lock, which ends with the last descriptor of this opening of the file, so with the
     /// process at the latest.
     ///
-    /// - Returns: `false` when somebody else holds it.
+    /// - Returns: `false` when another process holds it.
     func tryLock() throws(ContentStoreError) -> Bool {
         guard retrying({ flock(descriptor, LOCK_EX | LOCK_NB) }) == 0 else {
             if errno == EWOULDBLOCK { return false }
@@ -124,7 +124,7 @@ struct OpenFile: ~Copyable, Sendable {
     }
 }
 
-/// What tells one state of a file from another without reading it.
+/// The state of a file, compared without reading it.
 struct FileIdentity: Sendable, Hashable, Codable {
     var inode: UInt64
     /// In bytes.
@@ -133,7 +133,7 @@ struct FileIdentity: Sendable, Hashable, Codable {
     var modified: Int64
 }
 
-/// What `stat(2)` says of a file, as far as a store asks.
+/// The fields of `stat(2)` that a store uses.
 struct FileStatus: Sendable {
     var identity: FileIdentity
     var isRegular: Bool
@@ -156,7 +156,7 @@ struct FileStatus: Sendable {
     }
 }
 
-/// What hashing a file found.
+/// The result of hashing a file.
 struct HashedFile: Sendable {
     /// The file's state; the same before and after it was read.
     var identity: FileIdentity

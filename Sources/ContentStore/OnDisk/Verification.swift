@@ -4,14 +4,14 @@ import OCIDistribution
 extension OnDiskContentStore {
     /// Reads every blob and compares it with its digest, and every layer with its image's diffID.
     ///
-    /// A blob found to be bad is not served any more, by this process or another that uses this library, until its file
-    /// changes and is found to be good. One that was bad before and is good now is served again.
+    /// A damaged blob is not served any more, by this process or another that uses this library, until its file changes and
+    /// hashes to its digest. One that was damaged before and is valid now is served again.
     ///
     /// - Parameters:
     ///   - digests: which blobs to verify; all when `nil`.
-    ///   - progress: told now and then how far it is, from any thread, at most once per MiB and blob.
-    /// - Throws: ``ContentStoreError`` when the layout cannot be listed; `CancellationError`. What single blobs suffer
-    ///   from is in the report.
+    ///   - progress: called with the progress, on any thread, at most once per MiB and blob.
+    /// - Throws: ``ContentStoreError`` when the layout cannot be listed; `CancellationError`. Problems of
+    ///   single blobs are in the report.
     public func verify(
         _ digests: [Digest]? = nil, progress: @escaping @Sendable (VerificationProgress) -> Void = { _ in }
     ) async throws -> VerificationReport {
@@ -27,7 +27,7 @@ extension OnDiskContentStore {
 
     private func verify(_ plan: VerificationPlan, _ meter: VerificationMeter) async throws -> VerificationReport {
         var report = VerificationReport(blobs: [], layers: plan.unchecked, isRemembered: true)
-        // Half of the threads: what else the store does goes on meanwhile.
+        // Half of the threads, so that the store's other work continues meanwhile.
         let width = max(1, FileWork.threadCount / 2)
         try await withThrowingTaskGroup(of: BlobCheck.self) { group in
             var rest = plan.blobs[...]
@@ -74,7 +74,7 @@ extension OnDiskContentStore {
         func bad(_ outcome: BlobVerdict.Outcome, size: Int64) -> BlobCheck {
             BlobCheck(
                 blob: verdict(outcome, size: size),
-                layers: claims.map { $0.verdict(.unchecked("the layer's bytes are bad")) })
+                layers: claims.map { $0.verdict(.unchecked("the layer's bytes are damaged")) })
         }
         defer { meter.finish(blob) }
         if let problem = blob.problem { return bad(.unreadable(problem), size: blob.size) }
@@ -88,7 +88,7 @@ extension OnDiskContentStore {
             return bad(.unreadable("\(error)"), size: blob.size)
         }
         guard let (file, layers) = result else {
-            return bad(.unreadable("it changed or went while it was read"), size: blob.size)
+            return bad(.unreadable("it changed or was removed while it was read"), size: blob.size)
         }
         guard file.digest == digest else {
             let expected = catalog.expectedSize(digest)
@@ -96,12 +96,11 @@ extension OnDiskContentStore {
             let outcome: BlobVerdict.Outcome =
                 isTruncated ? .truncated(expected: expected ?? 0) : .altered(actual: file.digest)
             var check = bad(outcome, size: file.identity.size)
-            check.isRemembered = try await tracker.perform {
-                $0.reject(digest, file.identity, "its bytes have the digest \(file.digest)")
-            }
+            check.isRemembered = try await tracker.markDamaged(
+                digest, file.identity, reason: "its bytes have the digest \(file.digest)")
             return check
         }
-        try await tracker.perform { $0.accept(digest, file.identity) }
+        try await tracker.markValid(digest, file.identity)
         return BlobCheck(blob: verdict(.sound, size: file.identity.size), layers: layers)
     }
 
@@ -166,7 +165,7 @@ extension VerificationPlan.LayerClaim {
     }
 }
 
-/// What is to be verified, found by reading names, manifests and configs.
+/// The blobs and layers to verify, found by reading names, manifests and configs.
 struct VerificationPlan: Sendable {
     /// A blob's file.
     struct Blob: Sendable {
@@ -176,7 +175,7 @@ struct VerificationPlan: Sendable {
         var problem: String?
     }
 
-    /// What an image says about a layer.
+    /// The diffID of a layer according to an image config.
     struct LayerClaim: Sendable {
         var manifest: Digest
         var layer: Digest
@@ -186,7 +185,7 @@ struct VerificationPlan: Sendable {
     var blobs: [Blob] = []
     var missing: [Digest] = []
     var claims: [Digest: [LayerClaim]] = [:]
-    /// Layers whose diffID nobody says.
+    /// Layers whose diffID is unknown.
     var unchecked: [LayerVerdict] = []
 
     /// Reads what is in the layout. Blocks.
@@ -237,7 +236,7 @@ struct VerificationPlan: Sendable {
         if let bytes = Self.read(image.config.digest, catalog), let config = try? ImageConfig.decode(from: bytes) {
             diffIDs = config.rootfs.diffIDs
         } else {
-            return skip(digest, layers, "the image config \(image.config.digest) is missing or bad")
+            return skip(digest, layers, "the image config \(image.config.digest) is missing or damaged")
         }
         guard diffIDs.count == image.layers.count else {
             return skip(
@@ -256,7 +255,7 @@ struct VerificationPlan: Sendable {
         }
     }
 
-    /// Reads a manifest or config, which the catalog holds only when its bytes are right.
+    /// Reads a manifest or config and verifies its digest.
     private static func read(_ digest: Digest, _ catalog: LayoutCatalog) -> [UInt8]? {
         guard let location = catalog.location(digest) else { return nil }
         guard let file = try? location.directory.openFile(digest.hex),
@@ -267,7 +266,7 @@ struct VerificationPlan: Sendable {
     }
 }
 
-/// Adds up what several threads have verified and tells it.
+/// Sums up the progress of several threads and reports it.
 final class VerificationMeter: Sendable {
     private struct State {
         var progress: VerificationProgress
@@ -291,7 +290,7 @@ final class VerificationMeter: Sendable {
 
     func cancel() { state.withLockedValue { $0.isCancelled = true } }
 
-    /// Counts bytes; `false` when it is time to stop.
+    /// Counts bytes; `false` when the verification was cancelled.
     func add(_ count: Int, of digest: Digest) -> Bool {
         let state = state.withLockedValue { state in
             state.progress.current = digest

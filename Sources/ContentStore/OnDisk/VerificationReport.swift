@@ -1,6 +1,6 @@
 import OCIDistribution
 
-/// How far a verification is.
+/// The progress of a verification.
 public struct VerificationProgress: Sendable, Hashable {
     /// A blob being hashed, if one is.
     public var current: Digest?
@@ -14,19 +14,19 @@ public struct VerificationProgress: Sendable, Hashable {
     public var totalBytes: Int64
 }
 
-/// What a verification found out about a blob.
+/// The result of verifying a blob.
 public struct BlobVerdict: Sendable, Hashable {
-    /// What is so.
+    /// The result.
     public enum Outcome: Sendable, Hashable {
         /// The bytes have the digest.
         case sound
-        /// The file has fewer bytes than a manifest says, and another digest.
+        /// The file has fewer bytes than in a manifest's descriptor, and another digest.
         case truncated(expected: Int64)
         /// The bytes have another digest.
         case altered(actual: Digest)
         /// A name or an image manifest refers to it, but there is no such file.
         case missing
-        /// The file cannot be read, is not a regular file, or kept changing.
+        /// The file cannot be read, is not a regular file, or changed while it was read.
         case unreadable(String)
     }
 
@@ -36,23 +36,23 @@ public struct BlobVerdict: Sendable, Hashable {
     public var size: Int64
     /// Whether a name or a manifest in the layout refers to it.
     public var isReferenced: Bool
-    /// What is so.
+    /// The result.
     public var outcome: Outcome
 }
 
-/// What a verification found out about a layer's uncompressed bytes.
+/// The result of verifying a layer's uncompressed bytes.
 public struct LayerVerdict: Sendable, Hashable {
-    /// What is so.
+    /// The result.
     public enum Outcome: Sendable, Hashable {
-        /// They have the diffID that the image config says.
+        /// They have the diffID in the image config.
         case sound
         /// They have another diffID.
         case mismatch(actual: Digest)
-        /// They cannot be had from the layer, which is damaged or inflates beyond all bounds.
+        /// The layer cannot be decompressed, or inflates beyond the limits.
         case damaged(LayerError)
         /// The layer is compressed in a way that is not supported.
         case unsupported(String)
-        /// The layer itself is missing or bad, or the config does not say the diffID.
+        /// The layer is missing or damaged, or the config has no diffID for it.
         case unchecked(String)
     }
 
@@ -60,19 +60,19 @@ public struct LayerVerdict: Sendable, Hashable {
     public var manifest: Digest
     /// The layer.
     public var layer: Digest
-    /// The diffID that the image config says, if it does.
+    /// The diffID in the image config, if there is one.
     public var diffID: Digest?
-    /// What is so.
+    /// The result.
     public var outcome: Outcome
 }
 
-/// What a verification found.
+/// The results of a verification.
 public struct VerificationReport: Sendable, Hashable {
     /// All blobs, by digest.
     public var blobs: [BlobVerdict]
     /// All layers of all images whose manifest and config are there.
     public var layers: [LayerVerdict]
-    /// Whether bad blobs are remembered on disk; `false` when the layout is read-only, and only this process knows.
+    /// Whether damaged blobs are recorded on disk; `false` when the layout is read-only and only this process knows.
     public var isRemembered: Bool
 
     /// Whether nothing is truncated, altered, damaged or unreadable.
@@ -86,7 +86,7 @@ public struct VerificationReport: Sendable, Hashable {
             }
     }
 
-    /// Whether everything that is referred to is there. The manifests of an index may be missing, as an image for one
+    /// Whether all referenced content is present. The manifests of an index may be missing, as an image for one
     /// platform is complete without the others.
     public var isComplete: Bool { blobs.allSatisfy { $0.outcome != .missing } }
 }

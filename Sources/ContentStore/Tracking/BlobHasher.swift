@@ -3,39 +3,40 @@ import Dispatch
 import NIOConcurrencyHelpers
 import OCIDistribution
 
-/// Hashes blobs that are in doubt, one after the other, on a file thread. Used on the tracker's queue only.
-final class BlobChecker: @unchecked Sendable {
+/// Hashes blobs one after the other on a file thread. Used on the tracker's queue only.
+final class BlobHasher: @unchecked Sendable {
+    /// The file's state and digest; nil when there is no such file, or it changed while it was read.
     typealias Result = Swift.Result<HashedFile?, ContentStoreError>
 
+    /// Receives each result, on the queue.
+    var onResult: (Digest, Result) -> Void = { _, _ in }
+
+    private let catalog: LayoutCatalog
     private let queue: DispatchQueue
     private let stopped: NIOLockedValueBox<Bool>
     private var waiting: Deque<Digest> = []
-    private var known: Set<Digest> = []
+    private var pending: Set<Digest> = []
     private var isBusy = false
 
-    /// Finds the directory a blob is in.
-    var directory: (Digest) -> Directory? = { _ in nil }
-    /// Gets what was found; called on the queue.
-    var report: (Digest, Result) -> Void = { _, _ in }
-
-    /// Creates a checker that ends early when `stopped` becomes true.
-    init(queue: DispatchQueue, stopped: NIOLockedValueBox<Bool>) {
+    /// Creates a hasher that ends early when `stopped` becomes true.
+    init(catalog: LayoutCatalog, queue: DispatchQueue, stopped: NIOLockedValueBox<Bool>) {
+        self.catalog = catalog
         self.queue = queue
         self.stopped = stopped
     }
 
     /// Adds a blob; `false` when it is waiting already.
     func add(_ digest: Digest) -> Bool {
-        guard known.insert(digest).inserted else { return false }
+        guard pending.insert(digest).inserted else { return false }
         waiting.append(digest)
-        next()
+        startNext()
         return true
     }
 
-    private func next() {
+    private func startNext() {
         guard !isBusy, !stopped.withLockedValue({ $0 }), let digest = waiting.popFirst() else { return }
         isBusy = true
-        let directory = directory(digest)
+        let directory = catalog.directory(digest.algorithm)
         FileWork.submit { [weak self, stopped, queue] in
             let result: Result
             do throws(ContentStoreError) {
@@ -53,8 +54,8 @@ final class BlobChecker: @unchecked Sendable {
 
     private func finish(_ digest: Digest, _ result: Result) {
         isBusy = false
-        known.remove(digest)
-        report(digest, result)
-        next()
+        pending.remove(digest)
+        onResult(digest, result)
+        startNext()
     }
 }

@@ -7,11 +7,11 @@ import OCIDistribution
     import Musl
 #endif
 
-/// Something that happened to a layout's files, as a watcher tells it.
+/// A change of a layout's files, reported by a watcher.
 enum LayoutChange: Sendable, Hashable {
-    /// `index.json` may say something else now.
+    /// `index.json` was written, replaced or removed.
     case index
-    /// Directories came or went.
+    /// A directory was added or removed.
     case structure
     /// A blob got its name by a rename, so it is complete.
     case blobRenamed(Digest)
@@ -19,17 +19,17 @@ enum LayoutChange: Sendable, Hashable {
     case blobChanging(Digest)
     /// A blob that was open for writing was closed.
     case blobWritten(Digest)
-    /// A blob lost its name.
+    /// A blob was removed or renamed away.
     case blobGone(Digest)
-    /// A record of a bad blob was written or removed.
+    /// A quarantine record was written or removed.
     case quarantine(Digest)
-    /// Changes were lost: everything has to be looked at.
+    /// Changes were lost: everything must be rescanned.
     case overflow
     /// The layout's root directory was removed, renamed or unmounted.
     case rootGone
 }
 
-/// A directory of a layout, by its part in it.
+/// The role of a directory in a layout.
 enum WatchedDirectory: Sendable, Hashable {
     case root
     case blobs
@@ -38,9 +38,9 @@ enum WatchedDirectory: Sendable, Hashable {
     case quarantine
 }
 
-/// Notices what other processes do to a layout. Used on one queue only.
+/// Reports changes of a layout by other processes. Used on one queue only.
 protocol LayoutWatcher: AnyObject {
-    /// Begins to watch a directory; once more for one that is watched is harmless.
+    /// Watches a directory; has no effect when it is watched already.
     func watch(_ directory: Directory, as role: WatchedDirectory) throws(ContentStoreError)
     /// Ends all watching.
     func stop()
@@ -48,13 +48,13 @@ protocol LayoutWatcher: AnyObject {
 
 #if canImport(Glibc) || canImport(Musl)
 
-    /// Notices changes with inotify(7). Its handler runs on the queue it was given.
+    /// Reports changes with inotify(7), to a handler on the given queue.
     final class InotifyWatcher: LayoutWatcher {
         private let descriptor: CInt
         private let source: any DispatchSourceRead
         private let roles: RoleTable
 
-        /// Which directory a watch is on. Used on the queue only.
+        /// The directory of each watch. Used on the queue only.
         private final class RoleTable: @unchecked Sendable {
             var roles: [CInt: WatchedDirectory] = [:]
         }
@@ -65,7 +65,7 @@ protocol LayoutWatcher: AnyObject {
 
         /// Starts without anything to watch.
         ///
-        /// - Throws: ``ContentStoreError`` when the system gives no further inotify instance.
+        /// - Throws: ``ContentStoreError`` when the limit of inotify instances is reached.
         init(queue: DispatchQueue, handler: @escaping @Sendable ([LayoutChange]) -> Void) throws(ContentStoreError) {
             let descriptor = inotify_init1(CInt(IN_CLOEXEC | IN_NONBLOCK))
             guard descriptor >= 0 else { throw ContentStoreError(errno: errno, "inotify_init1") }
@@ -102,7 +102,7 @@ protocol LayoutWatcher: AnyObject {
         private static func readChanges(_ descriptor: CInt, _ table: RoleTable) -> [LayoutChange] {
             var changes: [LayoutChange] = []
             withUnsafeTemporaryAllocation(byteCount: 64 << 10, alignment: 8) { buffer in
-                // Bounded, so that other work of the queue gets its turn.
+                // Bounded, so that other work of the queue is not delayed.
                 for _ in 0..<16 {
                     let count = read(descriptor, buffer.baseAddress, buffer.count)
                     guard count > 0 else { return }
@@ -144,7 +144,7 @@ protocol LayoutWatcher: AnyObject {
             switch role {
             case .root:
                 if name == LayoutIndex.fileName {
-                    // Some programs write it in place: it is of use when they have closed it.
+                    // Some programs write it in place: it is complete when it is closed.
                     return mask & (IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE) != 0 ? .index : nil
                 }
                 return isNaming && (name == LayoutRoot.blobsName || name == LayoutRoot.privateName) ? .structure : nil

@@ -2,9 +2,9 @@ import NIOConcurrencyHelpers
 import NIOCore
 import OCIDistribution
 
-/// What a store on disk serves: the index, the state of each file as it was last seen, and manifests in memory.
+/// The content that a store on disk serves: the index, the last known state of each file, and manifests in memory.
 ///
-/// Safe to use from any thread; it holds its lock only for moments and never during a system call.
+/// Safe to use from any thread; its lock is never held during a system call.
 final class LayoutCatalog: Sendable {
     private struct State {
         var index = ContentIndex()
@@ -110,7 +110,7 @@ final class LayoutCatalog: Sendable {
         }
     }
 
-    /// Removes content that is not to be served (any more).
+    /// Removes content from what is served.
     ///
     /// - Returns: whether it was served.
     @discardableResult
@@ -137,7 +137,7 @@ final class LayoutCatalog: Sendable {
         }
     }
 
-    /// Changes the state and tells subscribers, under one lock.
+    /// Changes the state and publishes the events, under one lock.
     private func change<R>(_ body: (inout State, inout [ContentEvent]) -> R) -> R {
         state.withLockedValue { state in
             var events: [ContentEvent] = []

@@ -1,91 +1,121 @@
-import Dispatch
+import Logging
 import OCIDistribution
 
-/// The layout's directories: opened, watched and looked through, and found again when others take their place.
+/// The directories of a layout: opened, watched, and opened again when others take their place.
 ///
-/// That a directory cannot be opened, as when there are too many open files, does not say that it is gone: what is known
-/// of it is kept then. On the tracker's queue.
-extension LayoutTracker {
+/// A directory that cannot be opened, for example because too many files are open, is not taken for missing: what is
+/// known of its content is kept. Used on the tracker's queue only.
+final class LayoutDirectories {
+    /// The result of the last attempt to open the root directory.
+    enum RootState {
+        case open
+        /// It may exist, but cannot be opened; the catalog is kept.
+        case inaccessible
+        /// It does not exist, or is not a layout any more; the catalog is empty.
+        case missing
+    }
+
+    private(set) var root: LayoutRoot
+    private(set) var rootState = RootState.open
+    /// The directory of quarantine records; nil when there is none.
+    private(set) var records: Directory?
+    /// Reports changes; nil when they are found by polling.
+    private(set) var watcher: (any LayoutWatcher)?
+    /// Makes a watcher; nil when changes are found by polling.
+    var makeWatcher: (() throws(ContentStoreError) -> any LayoutWatcher)?
+
+    private let path: String
+    private let catalog: LayoutCatalog
+    private let log: LayoutLog
+    private var isRetryScheduled = false
+
+    init(root: LayoutRoot, path: String, catalog: LayoutCatalog, log: LayoutLog) {
+        self.root = root
+        self.path = path
+        self.catalog = catalog
+        self.log = log
+    }
+
     // MARK: The root
 
-    /// Looks at everything, and at whether the root directory is still the one that has the name.
-    func reconcile() {
-        let known = try? root.directory.place
-        guard !isRootGone, !isRootInDoubt, let known, (try? Directory.open(path: path).place) == known else {
-            return reopenRoot()
-        }
-        watchIfPossible()
-        needsRescan = true
-        flush()
+    /// Whether the layout's path leads to the root directory that is open.
+    var isRootCurrent: Bool {
+        guard rootState == .open, let known = try? root.directory.place else { return false }
+        return (try? Directory.open(path: path).place) == known
     }
 
-    /// Takes what has the root's name now for the root.
-    func reopenRoot() {
-        guard !isStopped else { return }
+    /// Opens the directory that the layout's path leads to now. Watches of the former directories are removed, since they
+    /// would report changes of directories that do not belong to the layout any more.
+    func reopenRoot() -> RootState {
         do throws(ContentStoreError) {
             root = try LayoutRoot.open(path: path)
+            if rootState != .open { log.logger.notice("the layout is back", metadata: ["path": "\(path)"]) }
+            rootState = .open
+            stopWatching()
         } catch .notALayout(let path, let reason) {
-            return loseRoot(.notALayout(path: path, reason: reason))
+            if rootState != .missing {
+                let error = ContentStoreError.notALayout(path: path, reason: reason)
+                log.logger.error("the layout is missing", metadata: ["path": "\(self.path)", "error": "\(error)"])
+            }
+            rootState = .missing
+            stopWatching()
+            catalog.setDirectories([:])
         } catch {
-            if !isRootInDoubt, !isRootGone {
-                log.error(
+            // Once missing, the catalog is empty and stays so until the layout can be read.
+            if rootState == .open {
+                log.logger.error(
                     "the layout cannot be opened; what is known of it is kept",
                     metadata: ["path": "\(path)", "error": "\(error)"])
+                rootState = .inaccessible
             }
-            isRootInDoubt = true
-            return retryRoot()
         }
-        if isRootGone || isRootInDoubt { log.notice("the layout is back", metadata: ["path": "\(path)"]) }
-        isRootGone = false
-        isRootInDoubt = false
-        stopWatching()
-        watchIfPossible()
-        indexIdentity = nil
-        quarantine.load(from: root)
-        rescanOrKeep()
+        return rootState
     }
 
-    private func loseRoot(_ reason: ContentStoreError) {
-        if !isRootGone {
-            log.error("the layout is gone", metadata: ["path": "\(path)", "error": "\(reason)"])
-        }
-        isRootGone = true
-        isRootInDoubt = false
-        stopWatching()
-        changed = [:]
-        catalog.setDirectories([:])
-        for digest in catalog.presentDigests { catalog.remove(digest) }
-        apply(names: [:])
-        indexIdentity = nil
-        retryRoot()
+    /// Whether the caller must schedule an attempt to open the root again, because none is scheduled.
+    func scheduleRetry() -> Bool {
+        defer { isRetryScheduled = true }
+        return !isRetryScheduled
     }
 
-    /// The watches of the old directories would go on telling of what happens there, wherever they are.
-    private func stopWatching() {
+    /// Ends the wait that ``scheduleRetry()`` began.
+    func endRetry() { isRetryScheduled = false }
+
+    // MARK: Watches
+
+    /// Whether changes are reported by a watcher.
+    var isWatching: Bool { watcher != nil }
+
+    /// Watches the root directory, unless it is watched or changes are found by polling.
+    func startWatching() {
+        guard watcher == nil, let makeWatcher else { return }
+        log.attempt("changes by other programs are found by polling only") { () throws(ContentStoreError) in
+            let watcher = try makeWatcher()
+            try watcher.watch(root.directory, as: .root)
+            self.watcher = watcher
+        }
+    }
+
+    func stopWatching() {
         watcher?.stop()
         watcher = nil
     }
 
-    private func retryRoot() {
-        // Many things lead here, the retries themselves among them.
-        guard !isRootRetryScheduled else { return }
-        isRootRetryScheduled = true
-        queue.asyncAfter(deadline: .now() + Self.rootRetry) { [weak self] in
-            guard let self else { return }
-            isRootRetryScheduled = false
-            if isRootGone || isRootInDoubt { reopenRoot() }
+    private func watch(_ directory: Directory, as role: WatchedDirectory) {
+        log.attempt("changes of a directory are found by rescans only") { () throws(ContentStoreError) in
+            try watcher?.watch(directory, as: role)
         }
     }
 
-    // MARK: Its directories
+    // MARK: The directories in the root
 
-    /// Opens the directories of blobs and of records anew.
+    /// Opens the directories of blobs and of quarantine records again.
     ///
-    /// - Returns: the algorithms whose directory could not be opened though it may be there; it stays as it was.
+    /// - Returns: the algorithms whose directory could not be opened although it may exist; the former one is kept.
     @discardableResult
-    func openDirectories() -> Set<DigestAlgorithm> {
+    func openSubdirectories() -> Set<DigestAlgorithm> {
         var directories = catalog.directories
-        var inDoubt: Set<DigestAlgorithm> = []
+        var inaccessible: Set<DigestAlgorithm> = []
         do throws(ContentStoreError) {
             let blobs = try subdirectory(LayoutRoot.blobsName, of: root.directory)
             if let blobs { watch(blobs, as: .blobs) }
@@ -97,80 +127,34 @@ extension LayoutTracker {
                     if let directory { watch(directory, as: .algorithm(algorithm)) }
                     directories[algorithm] = directory
                 } catch {
-                    logOnce("a directory of blobs cannot be opened", error: error)
-                    inDoubt.insert(algorithm)
+                    log.warnOnce("a directory of blobs cannot be opened", error: error)
+                    inaccessible.insert(algorithm)
                 }
             }
         } catch {
-            logOnce("the directory of blobs cannot be opened", error: error)
-            inDoubt = Set(DigestAlgorithm.allCases)
+            log.warnOnce("the directory of blobs cannot be opened", error: error)
+            inaccessible = Set(DigestAlgorithm.allCases)
         }
-        attempt("the directory of bad blobs' records cannot be opened") { () throws(ContentStoreError) in
+        log.attempt("the directory of quarantine records cannot be opened") { () throws(ContentStoreError) in
             guard let own = try root.privateDirectory() else {
-                quarantineDirectory = nil
+                records = nil
                 return
             }
             watch(own, as: .privateFiles)
-            quarantineDirectory = try own.directory(LayoutRoot.quarantineName)
-            if let quarantineDirectory { watch(quarantineDirectory, as: .quarantine) }
+            records = try own.directory(LayoutRoot.quarantineName)
+            if let records { watch(records, as: .quarantine) }
         }
         catalog.setDirectories(directories)
-        return inDoubt
+        return inaccessible
     }
 
-    /// Opens a directory; `nil` when there is none, or something else has its name, which is logged.
+    /// Opens a directory; nil when it does not exist, or when its name belongs to something else, which is logged.
     private func subdirectory(_ name: String, of parent: Directory) throws(ContentStoreError) -> Directory? {
         do throws(ContentStoreError) {
             return try parent.directory(name)
         } catch .notALayout(let path, let reason) {
-            logOnce("the blobs cannot be served", error: .notALayout(path: path, reason: reason))
+            log.warnOnce("the blobs cannot be served", error: .notALayout(path: path, reason: reason))
             return nil
-        }
-    }
-
-    private func watch(_ directory: Directory, as role: WatchedDirectory) {
-        attempt("changes of a directory are noticed only now and then") { () throws(ContentStoreError) in
-            try watcher?.watch(directory, as: role)
-        }
-    }
-
-    // MARK: Looking at everything
-
-    /// Looks at everything.
-    ///
-    /// - Throws: ``ContentStoreError``, only with `.initial`: later, what is known is kept.
-    func rescan(_ origin: Origin) throws(ContentStoreError) {
-        needsRescan = false
-        let hadQuarantine = quarantineDirectory != nil
-        var inDoubt = openDirectories()
-        if !hadQuarantine, quarantineDirectory != nil { quarantine.load(from: root) }
-        var seen: Set<Digest> = []
-        for algorithm in DigestAlgorithm.allCases {
-            guard let directory = catalog.directory(algorithm) else { continue }
-            do throws(ContentStoreError) {
-                try directory.forEachEntry { name in
-                    guard let digest = try? Digest(parsing: "\(algorithm.rawValue):\(name)") else { return }
-                    seen.insert(digest)
-                    refresh(digest, origin)
-                }
-            } catch {
-                if case .initial = origin { throw error }
-                logOnce("the blobs cannot be listed", error: error)
-                inDoubt.insert(algorithm)
-            }
-        }
-        // A directory that could not be read says nothing of what is not in it.
-        for digest in catalog.presentDigests where !seen.contains(digest) && !inDoubt.contains(digest.algorithm) {
-            refresh(digest, origin)
-        }
-        if case .initial = origin { try reloadNames() } else { reloadNamesOrKeep() }
-    }
-
-    func rescanOrKeep() {
-        do throws(ContentStoreError) {
-            try rescan(.noticed)
-        } catch {
-            logOnce("the layout cannot be read", error: error)
         }
     }
 }

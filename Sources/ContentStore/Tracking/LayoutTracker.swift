@@ -3,86 +3,124 @@ import Logging
 import NIOConcurrencyHelpers
 import OCIDistribution
 
-/// Keeps the catalog true to the files of a layout: at the start, when others change them, and when this process does.
+/// Keeps the catalog consistent with the files of a layout: when the store opens, after changes by other processes, and
+/// after changes by this one.
 ///
-/// Everything that changes the catalog's content runs on one queue and takes the state of the disk at that time, so the
-/// order of causes does not matter. Long reading (hashing) is done elsewhere.
+/// ```
+/// inotify ──► PendingChanges ──► BlobTracker ──► LayoutCatalog ──► subscribers
+/// timer ────► rescan             LayoutNames ──►
+///             LayoutDirectories: the root, the directories in it, the watches on them
+/// ```
+///
+/// All changes of the catalog's content run on one queue and use the state of the disk at that time, so the order of
+/// their causes does not matter. Long reads (hashing) run on other threads.
 final class LayoutTracker: @unchecked Sendable {
-    /// How a file came to notice, which tells how far it is to be trusted before it was hashed.
-    enum Origin: Sendable {
-        /// It was there when the store was opened.
-        case initial
-        /// It got its name by a rename, as everyone does who writes a layout: it is complete.
-        case renamed
-        /// It was closed after having been written under its name: it is hashed before it is served.
-        case written
-        /// It is there: it is hashed before it is served, when it has stopped changing.
-        case noticed
-        /// This process hashed it in this state; in another state nothing is known of it.
-        case verified(FileIdentity)
-        /// This process hashed it in this state and gave it its name; in another state it is another writer's, and as
-        /// complete as ours.
-        case published(FileIdentity)
-    }
-
-    /// How long changes are gathered before they are looked at.
+    /// How long changes are collected before they are processed.
     private static let debounce = DispatchTimeInterval.milliseconds(20)
-    /// How long a file must not change before it is hashed.
-    static let settling = DispatchTimeInterval.seconds(1)
-    /// How long until a root directory that is gone or cannot be opened is looked for again.
-    static let rootRetry = DispatchTimeInterval.seconds(1)
-    /// More changed blobs than this at once make it look at everything.
-    private static let changeLimit = 8192
-    /// How many things that are logged once are remembered.
-    private static let logMemoryLimit = 10_000
+    /// The interval at which a root directory that is missing or cannot be opened is tried again.
+    private static let rootRetryInterval = DispatchTimeInterval.seconds(1)
 
-    let path: String
-    let options: OnDiskContentStore.Options
-    let log: Logger
     let catalog: LayoutCatalog
-    let queue: DispatchQueue
+    private let path: String
+    private let options: OnDiskContentStore.Options
+    private let log: LayoutLog
+    private let queue: DispatchQueue
     private let stopped = NIOLockedValueBox(false)
 
-    // From here on: used on the queue only.
-    var root: LayoutRoot
-    var isRootGone = false
-    /// Whether the root directory could not be opened the last time, for all that is known of it.
-    var isRootInDoubt = false
-    var isRootRetryScheduled = false
-    var quarantine = Quarantine()
-    var quarantineDirectory: Directory?
-    let checker: BlobChecker
-    var unsettled: [Digest: FileIdentity?] = [:]
-    var isSettling = false
-    var changed: [Digest: Origin] = [:]
-    var needsRescan = false
-    private var needsNames = false
-    private var isFlushing = false
-    private var names: [Reference: Descriptor] = [:]
-    var indexIdentity: FileIdentity?
-    private var logged: Set<String> = []
-    var watcher: (any LayoutWatcher)?
+    // Used on the queue only.
+    let directories: LayoutDirectories
+    let blobs: BlobTracker
+    private var names = LayoutNames()
+    private var pending = PendingChanges()
     private var timer: (any DispatchSourceTimer)?
 
     init(path: String, root: LayoutRoot, options: OnDiskContentStore.Options) {
         self.path = path
-        self.root = root
         self.options = options
-        log = options.logger
+        log = LayoutLog(logger: options.logger, path: path)
         catalog = LayoutCatalog(
             manifestCacheCapacity: options.manifestCacheCapacity, eventBufferLimit: options.eventBufferLimit)
         queue = DispatchQueue(label: "content-store.layout")
-        checker = BlobChecker(queue: queue, stopped: stopped)
-        checker.directory = { [catalog] digest in catalog.directory(digest.algorithm) }
-        checker.report = { [weak self] digest, result in self?.checked(digest, result) }
+        directories = LayoutDirectories(root: root, path: path, catalog: catalog, log: log)
+        blobs = BlobTracker(catalog: catalog, directories: directories, queue: queue, stopped: stopped, log: log)
     }
 
     deinit {
         timer?.cancel()
-        watcher?.stop()
+        directories.stopWatching()
     }
 
     // MARK: From other threads
+
+    /// Stops tracking; the catalog stays as it is.
+    func stop() {
+        stopped.withLockedValue { $0 = true }
+        catalog.hub.finish()
+        queue.async { [self] in
+            timer?.cancel()
+            timer = nil
+            directories.stopWatching()
+        }
+    }
+
+    /// The layout's root directory, for writing.
+    ///
+    /// - Throws: ``ContentStoreError/closed``; ``ContentStoreError/unavailable(_:)`` when it is missing.
+    func writableRoot() async throws -> LayoutRoot {
+        guard !isStopped else { throw ContentStoreError.closed }
+        return try await perform { tracker in
+            guard tracker.directories.rootState != .missing else {
+                throw ContentStoreError.unavailable("the layout \(tracker.path) is missing")
+            }
+            return tracker.directories.root
+        }
+    }
+
+    /// Compares the catalog with a blob's file, and returns what is served then.
+    @discardableResult
+    func update(_ digest: Digest, _ observation: BlobObservation) async throws -> ContentInfo? {
+        try await perform { tracker in
+            tracker.blobs.update(digest, observation)
+            return tracker.catalog.info(digest)
+        }
+    }
+
+    /// Compares the catalog with a blob's file, without waiting for the result.
+    func scheduleUpdate(_ digest: Digest) {
+        queue.async { [weak self] in self?.blobs.update(digest, .found) }
+    }
+
+    /// Stops serving a file whose bytes do not have its digest.
+    ///
+    /// - Returns: `false` when only this process remembers it.
+    func markDamaged(_ digest: Digest, _ identity: FileIdentity, reason: String) async throws -> Bool {
+        try await perform { $0.blobs.markDamaged(digest, identity, reason) }
+    }
+
+    /// Stops serving a file whose bytes do not have its digest, without waiting.
+    func scheduleMarkDamaged(_ digest: Digest, _ identity: FileIdentity, reason: String) {
+        queue.async { [weak self] in self?.blobs.markDamaged(digest, identity, reason) }
+    }
+
+    /// Serves a file whose bytes were found to have its digest.
+    func markValid(_ digest: Digest, _ identity: FileIdentity) async throws {
+        try await perform { $0.blobs.markValid(digest, identity) }
+    }
+
+    /// Reads `index.json`, unless it is unchanged.
+    ///
+    /// - Throws: ``ContentStoreError``; the names stay as they were then.
+    func reloadNames() async throws {
+        try await perform { try $0.readNames() }
+    }
+
+    /// Looks through the whole layout for the first time, and begins to track changes.
+    ///
+    /// - Throws: ``ContentStoreError`` when the layout cannot be read.
+    func start() async throws {
+        directories.makeWatcher = watcherFactory()
+        try await perform { try $0.begin() }
+    }
 
     /// Runs work on the queue and waits for it without blocking.
     func perform<Value: Sendable>(
@@ -93,177 +131,247 @@ final class LayoutTracker: @unchecked Sendable {
         }
     }
 
-    /// The layout's root, to write to.
-    ///
-    /// - Throws: ``ContentStoreError/closed``; ``ContentStoreError/unavailable(_:)`` when it is gone.
-    func writableRoot() async throws -> LayoutRoot {
-        guard !isStopped else { throw ContentStoreError.closed }
-        return try await perform { tracker in
-            guard !tracker.isRootGone else {
-                throw ContentStoreError.unavailable("the layout \(tracker.path) is gone")
-            }
-            return tracker.root
-        }
-    }
-
-    /// Looks at a blob that was found not to be as it was, without waiting for the result.
-    func noteChange(_ digest: Digest) {
-        queue.async { [weak self] in self?.refresh(digest, .noticed) }
-    }
-
-    var isStopped: Bool { stopped.withLockedValue { $0 } }
-
-    /// Ends everything; the catalog stays as it is.
-    func stop() {
-        stopped.withLockedValue { $0 = true }
-        catalog.hub.finish()
-        queue.async { [self] in
-            timer?.cancel()
-            watcher?.stop()
-            timer = nil
-            watcher = nil
-        }
-    }
+    private var isStopped: Bool { stopped.withLockedValue { $0 } }
 
     // MARK: Start
 
-    /// Looks at everything for the first time.
-    ///
-    /// - Throws: ``ContentStoreError`` when the layout cannot be read.
-    func start() throws(ContentStoreError) {
-        watchIfPossible()
-        quarantine.load(from: root)
-        try rescan(.initial)
+    private func begin() throws(ContentStoreError) {
+        startWatching()
+        blobs.loadRecords()
+        try blobs.rescan(.initialScan)
+        try readNames()
         guard options.watchesChanges else { return }
         let timer = DispatchSource.makeTimerSource(queue: queue)
-        timer.setEventHandler { [weak self] in self?.reconcile() }
+        timer.setEventHandler { [weak self] in self?.rescan() }
         self.timer = timer
         schedule(timer)
         timer.activate()
     }
 
-    /// Watches the root directory, if that is wanted and not so yet; where it cannot be, everything is polled.
-    func watchIfPossible() {
-        guard options.watchesChanges, !options.prefersPolling, watcher == nil else { return }
-        do throws(ContentStoreError) {
-            try startWatching()
-        } catch {
-            logOnce("changes by other programs are noticed by polling only", error: error)
+    /// Makes a watcher whose changes go to ``enqueue(_:)``; nil where changes are found by polling.
+    private func watcherFactory() -> (() throws(ContentStoreError) -> any LayoutWatcher)? {
+        guard options.watchesChanges, !options.prefersPolling else { return nil }
+        return { [weak self, queue] () throws(ContentStoreError) in
+            #if canImport(Glibc) || canImport(Musl)
+                return try InotifyWatcher(queue: queue) { [weak self] changes in self?.enqueue(changes) }
+            #else
+                throw .unavailable("this platform has no inotify")
+            #endif
         }
+    }
+
+    /// Watches the root directory unless it is watched; without a watcher, the layout is polled.
+    private func startWatching() {
+        directories.startWatching()
         if let timer { schedule(timer) }
     }
 
     private func schedule(_ timer: any DispatchSourceTimer) {
-        let interval = watcher == nil ? options.pollInterval : options.rescanInterval
+        let interval = directories.isWatching ? options.rescanInterval : options.pollInterval
         timer.schedule(deadline: .now() + interval, repeating: interval, leeway: .milliseconds(100))
-    }
-
-    private func startWatching() throws(ContentStoreError) {
-        #if canImport(Glibc) || canImport(Musl)
-            let watcher = try InotifyWatcher(queue: queue) { [weak self] changes in self?.handle(changes) }
-            try watcher.watch(root.directory, as: .root)
-            self.watcher = watcher
-        #else
-            throw .unavailable("this platform has no inotify")
-        #endif
     }
 
     // MARK: Changes
 
-    private func handle(_ changes: [LayoutChange]) {
+    private func enqueue(_ changes: [LayoutChange]) {
         for change in changes {
             switch change {
-            case .index: needsNames = true
-            case .structure, .overflow: needsRescan = true
-            case .blobRenamed(let digest): changed[digest] = .renamed
-            case .blobWritten(let digest): changed[digest] = .written
-            case .blobGone(let digest): changed[digest] = .noticed
-            case .blobChanging(let digest):
-                // Not a moment longer: what is being overwritten is not what its digest says.
-                forget(digest)
-                changed[digest] = .noticed
-            case .quarantine(let digest):
-                if let directory = quarantineDirectory { quarantine.reload(digest, from: directory) }
-                changed[digest] = .noticed
-            case .rootGone:
-                reopenRoot()
-                return
+            case .rootGone: return reopenRoot()
+            // Not served for a moment longer: bytes that are being overwritten do not have the digest.
+            case .blobChanging(let digest): blobs.stopServing(digest)
+            case .quarantine(let digest): blobs.reloadRecord(digest)
+            default: break
             }
+            pending.add(change)
         }
-        if changed.count > Self.changeLimit {
-            changed = [:]
-            needsRescan = true
-        }
-        guard !isFlushing else { return }
-        isFlushing = true
-        queue.asyncAfter(deadline: .now() + Self.debounce) { [weak self] in self?.flush() }
+        guard pending.scheduleProcessing() else { return }
+        queue.asyncAfter(deadline: .now() + Self.debounce) { [weak self] in self?.processChanges() }
     }
 
-    func flush() {
-        isFlushing = false
-        guard !isRootGone else { return }
-        let changed = self.changed
-        self.changed = [:]
-        for (digest, origin) in changed { refresh(digest, origin) }
-        if needsRescan {
-            rescanOrKeep()
-        } else if needsNames {
-            reloadNamesOrKeep()
+    private func processChanges() {
+        guard directories.rootState != .missing else { return pending.reset() }
+        let work = pending.take()
+        for (digest, observation) in work.blobs { blobs.update(digest, observation) }
+        if work.needsRescan { rescanContents() } else if work.needsNames { reloadNamesOrKeep() }
+    }
+
+    /// Compares everything, and checks whether the layout's path still leads to the same root directory.
+    func rescan() {
+        guard directories.isRootCurrent else { return reopenRoot() }
+        startWatching()
+        requestRescan()
+    }
+
+    /// Processes pending changes and a rescan of the root directory that is open.
+    func requestRescan() {
+        pending.requestRescan()
+        processChanges()
+    }
+
+    /// Compares the catalog with the blobs and names in the root directory.
+    func rescanContents() {
+        log.attempt("the layout cannot be read") { () throws(ContentStoreError) in try blobs.rescan(.found) }
+        reloadNamesOrKeep()
+    }
+
+    /// Adopts the directory that the layout's path leads to now.
+    private func reopenRoot() {
+        guard !isStopped else { return }
+        switch directories.reopenRoot() {
+        case .open:
+            startWatching()
+            names.invalidate()
+            blobs.loadRecords()
+            requestRescan()
+        case .inaccessible:
+            scheduleRootRetry()
+        case .missing:
+            pending.reset()
+            for digest in catalog.presentDigests { catalog.remove(digest) }
+            apply(names.replace(with: [:], identity: nil))
+            scheduleRootRetry()
+        }
+    }
+
+    private func scheduleRootRetry() {
+        guard directories.scheduleRetry() else { return }
+        queue.asyncAfter(deadline: .now() + Self.rootRetryInterval) { [weak self] in
+            guard let self else { return }
+            directories.endRetry()
+            if directories.rootState != .open { reopenRoot() }
         }
     }
 
     // MARK: Names
 
-    /// Reads `index.json`, unless it is as it was.
-    ///
-    /// - Throws: ``ContentStoreError``; the names stay as they were then.
-    func reloadNames() throws(ContentStoreError) {
-        needsNames = false
-        if let indexIdentity, (try? root.directory.status(LayoutIndex.fileName))?.identity == indexIdentity { return }
+    private func readNames() throws(ContentStoreError) {
+        let root = directories.root
+        if names.isCurrent((try? root.directory.status(LayoutIndex.fileName))?.identity) { return }
         let (bytes, identity) = try root.readIndex()
         let index = try LayoutIndex(
             parsing: bytes, path: "\(path)/\(LayoutIndex.fileName)", bareTags: options.bareTags)
         let (entries, problems) = index.entries()
-        for problem in problems.prefix(20) { logOnce("index.json: \(problem)") }
-        var new: [Reference: Descriptor] = [:]
+        for problem in problems.prefix(20) { log.warnOnce("index.json: \(problem)") }
+        var targets: [Reference: Descriptor] = [:]
         for entry in entries {
-            if let reference = entry.reference { new[reference] = entry.descriptor }
+            if let reference = entry.reference { targets[reference] = entry.descriptor }
         }
-        apply(names: new)
-        indexIdentity = identity
+        apply(names.replace(with: targets, identity: identity))
     }
 
-    func reloadNamesOrKeep() {
-        do throws(ContentStoreError) {
-            try reloadNames()
-        } catch {
-            logOnce("index.json cannot be read; the names known before are kept", error: error)
+    private func reloadNamesOrKeep() {
+        log.attempt("index.json cannot be read; the names known before are kept") { () throws(ContentStoreError) in
+            try readNames()
         }
     }
 
-    func apply(names new: [Reference: Descriptor]) {
-        for (reference, target) in new where names[reference] != target {
-            catalog.setImage(StoredImage(reference: reference, target: target))
-        }
-        for reference in names.keys where new[reference] == nil { catalog.removeImage(reference) }
-        names = new
+    private func apply(_ change: LayoutNames.Change) {
+        for image in change.set { catalog.setImage(image) }
+        for reference in change.removed { catalog.removeImage(reference) }
+    }
+}
+
+/// The names of an `index.json`, and the state of the file they were read from.
+struct LayoutNames {
+    /// The difference between two sets of names.
+    struct Change {
+        var set: [StoredImage]
+        var removed: [Reference]
     }
 
-    // MARK: Messages
+    private var targets: [Reference: Descriptor] = [:]
+    private var identity: FileIdentity?
 
-    /// Logs a message that would otherwise repeat with every look at the layout.
-    func logOnce(_ message: String, _ digest: Digest? = nil, error: ContentStoreError? = nil) {
-        if logged.count >= Self.logMemoryLimit { logged = [] }
+    /// Whether the names were read from the file in this state.
+    func isCurrent(_ identity: FileIdentity?) -> Bool { identity != nil && identity == self.identity }
+
+    /// Replaces all names, and returns the difference.
+    mutating func replace(with new: [Reference: Descriptor], identity: FileIdentity?) -> Change {
+        let change = Change(
+            set: new.filter { targets[$0.key] != $0.value }.map { StoredImage(reference: $0.key, target: $0.value) },
+            removed: targets.keys.filter { new[$0] == nil })
+        targets = new
+        self.identity = identity
+        return change
+    }
+
+    /// Makes the next reading of the file take place even if the file seems unchanged.
+    mutating func invalidate() { identity = nil }
+}
+
+/// Changes that were reported and not processed yet; those of one blob coalesce.
+struct PendingChanges {
+    /// More changed blobs than this lead to a rescan of everything.
+    private static let blobLimit = 8192
+
+    /// What is to be done.
+    struct Work {
+        var blobs: [Digest: BlobObservation] = [:]
+        var needsRescan = false
+        var needsNames = false
+    }
+
+    private var work = Work()
+    private var isScheduled = false
+
+    mutating func add(_ change: LayoutChange) {
+        switch change {
+        case .index: work.needsNames = true
+        case .structure, .overflow, .rootGone: work.needsRescan = true
+        case .blobRenamed(let digest): work.blobs[digest] = .renamed
+        case .blobWritten(let digest): work.blobs[digest] = .written
+        case .blobGone(let digest), .blobChanging(let digest), .quarantine(let digest): work.blobs[digest] = .found
+        }
+        guard work.blobs.count > Self.blobLimit else { return }
+        work.blobs = [:]
+        work.needsRescan = true
+    }
+
+    mutating func requestRescan() { work.needsRescan = true }
+
+    /// Whether the caller must schedule the processing, because no processing is scheduled.
+    mutating func scheduleProcessing() -> Bool {
+        defer { isScheduled = true }
+        return !isScheduled
+    }
+
+    /// Takes all work; later changes need another processing.
+    mutating func take() -> Work {
+        defer { reset() }
+        return work
+    }
+
+    /// Drops all work, as when the root directory is missing.
+    mutating func reset() { self = PendingChanges() }
+}
+
+/// Logs each problem of a layout once, although every rescan meets it again.
+final class LayoutLog {
+    /// Most messages that are remembered; beyond it all are forgotten, and may be logged once more.
+    private static let memoryLimit = 10_000
+
+    let logger: Logger
+    private let path: String
+    private var logged: Set<String> = []
+
+    init(logger: Logger, path: String) {
+        self.logger = logger
+        self.path = path
+    }
+
+    func warnOnce(_ message: String, _ digest: Digest? = nil, error: ContentStoreError? = nil) {
+        if logged.count >= Self.memoryLimit { logged = [] }
         guard logged.insert("\(message) \(digest?.description ?? "") \(error?.description ?? "")").inserted else {
             return
         }
         var metadata: Logger.Metadata = ["path": "\(path)"]
         if let digest { metadata["digest"] = "\(digest)" }
         if let error { metadata["error"] = "\(error)" }
-        log.warning("\(message)", metadata: metadata)
+        logger.warning("\(message)", metadata: metadata)
     }
 
+    /// Runs `body`; logs its error once.
     func attempt(_ message: String, _ body: () throws(ContentStoreError) -> Void) {
-        do throws(ContentStoreError) { try body() } catch { logOnce(message, error: error) }
+        do throws(ContentStoreError) { try body() } catch { warnOnce(message, error: error) }
     }
 }

@@ -6,12 +6,12 @@ import OCIDistribution
     import Foundation
 #endif
 
-/// Which files were found to be bad, so that they are not served again while they are in that state.
+/// The files that were found damaged, which are not served while they are in that state.
 ///
-/// One small file each in the layout's private directory, so that other processes learn of it and it survives a restart;
-/// in memory only where the layout cannot be written. Not safe to use from several threads at once.
+/// Each has a small record in the layout's private directory, for other processes and for the time after a restart; in
+/// memory only where the layout cannot be written.
 struct Quarantine: Sendable {
-    /// More records than this are not read or kept: such a layout is beyond repair.
+    /// Most records that are read or kept.
     static let recordLimit = 100_000
 
     private struct Record: Codable {
@@ -23,7 +23,7 @@ struct Quarantine: Sendable {
 
     private var records: [Digest: FileIdentity] = [:]
 
-    /// The state in which a digest's file was found to be bad.
+    /// The state in which a digest's file was found damaged.
     subscript(digest: Digest) -> FileIdentity? { records[digest] }
 
     var digests: some Collection<Digest> { records.keys }
@@ -52,12 +52,12 @@ struct Quarantine: Sendable {
 
     /// Adds a record.
     ///
-    /// - Throws: why it is in memory only.
+    /// - Throws: ``ContentStoreError`` when the record is in memory only.
     mutating func add(
         _ digest: Digest, identity: FileIdentity, reason: String, root: LayoutRoot
     ) throws(ContentStoreError) {
         guard records.count < Self.recordLimit || records[digest] != nil else {
-            throw .noSpace("more than \(Self.recordLimit) bad blobs in \(root.directory.path)")
+            throw .noSpace("more than \(Self.recordLimit) damaged blobs in \(root.directory.path)")
         }
         records[digest] = identity
         let record = Record(
@@ -71,7 +71,7 @@ struct Quarantine: Sendable {
         try file.publish(as: Self.recordName(digest), in: directory)
     }
 
-    /// Removes a record, because the file was replaced and found to be good, or is gone.
+    /// Removes a record, because the file was replaced by a valid one or removed.
     mutating func remove(_ digest: Digest, root: LayoutRoot) {
         guard records.removeValue(forKey: digest) != nil else { return }
         let directory = try? root.privateDirectory()?.directory(LayoutRoot.quarantineName)

@@ -3,9 +3,9 @@ import CZlib
 /// Computes the diffID of a layer (OCI image specification, config.md, "Layer DiffID"): the digest of its uncompressed
 /// bytes, from the bytes as they are transferred, in constant memory.
 ///
-/// Whether the layer is compressed is told from its first bytes, as container runtimes do, and not from its media type.
+/// Compression is detected from the first bytes, as container runtimes do, not from the media type.
 public struct DiffIDHasher: ~Copyable, Sendable {
-    /// What became of a layer.
+    /// The result of hashing a layer.
     public struct Result: Sendable, Hashable {
         /// The digest of the uncompressed bytes.
         public var diffID: Digest
@@ -26,10 +26,10 @@ public struct DiffIDHasher: ~Copyable, Sendable {
     private var inflater: GzipInflater?
     private var failure: LayerError?
 
-    /// The first bytes, until they tell the compression; nil afterwards.
+    /// The first bytes, until there are enough to detect the compression; nil afterwards.
     private var head: [UInt8]? = []
 
-    /// The longest magic number that is looked for.
+    /// The length of the longest magic number in bytes.
     private static let headSize = 4
 
     /// Starts on a layer.
@@ -136,7 +136,7 @@ struct GzipInflater: ~Copyable, @unchecked Sendable {
         output.deallocate()
     }
 
-    /// Takes compressed bytes and hands what they inflate to to `body`, in pieces that are valid during the call.
+    /// Inflates bytes and calls `body` with the output, in pieces that are valid during the call.
     mutating func inflate(
         _ input: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws(LayerError) -> Void
     ) throws(LayerError) {

@@ -201,7 +201,7 @@ extension Digest: LosslessStringConvertible {
 
     /// Parses the UTF-8 of `algorithm ":" encoded`; see ``init(parsing:)``.
     public init(parsingUTF8 bytes: UnsafeBufferPointer<UInt8>) throws(DigestError) {
-        // The common case first; whatever fails it is looked at again to find out why.
+        // The common case first; input that fails it is parsed again to find the reason.
         if let algorithm = Digest.algorithm(prefixing: bytes) {
             let encoded = UnsafeBufferPointer(rebasing: bytes[7...])
             if encoded.count == algorithm.byteCount * 2 {
@@ -237,7 +237,7 @@ extension Digest: LosslessStringConvertible {
 
     /// Why `bytes`, which are not a digest, are not one.
     private static func explain(_ bytes: UnsafeBufferPointer<UInt8>) -> DigestError {
-        func malformed(_ reason: String) -> DigestError { .malformed(input: excerpt(bytes), reason: reason) }
+        func malformed(_ reason: String) -> DigestError { .malformed(input: sanitizedExcerpt(bytes), reason: reason) }
         // The longest sensible digest is shorter by far; do not scan what cannot be one.
         guard bytes.count <= 1024 else { return malformed("longer than 1024 bytes") }
         guard let colon = bytes.firstIndex(of: 0x3A) else { return malformed("no colon after the algorithm") }
@@ -251,7 +251,7 @@ extension Digest: LosslessStringConvertible {
             return malformed("the encoded portion must be one or more of [a-zA-Z0-9=_-]")
         }
         guard let algorithm = DigestAlgorithm(rawValue: String(decoding: name, as: UTF8.self)) else {
-            return .unsupportedAlgorithm(algorithm: excerpt(name), input: excerpt(bytes))
+            return .unsupportedAlgorithm(algorithm: sanitizedExcerpt(name), input: sanitizedExcerpt(bytes))
         }
         let length = algorithm.byteCount * 2
         guard encoded.count == length else {

@@ -1,6 +1,6 @@
 /// Checks a stream of bytes against a digest and, where known, a size.
 ///
-/// The size is checked as bytes come, so that a source that sends too much is found out before it has filled a disk.
+/// The size is checked with every chunk, so that a source that sends too much cannot fill a disk.
 public struct DigestVerifier: ~Copyable, Sendable {
     /// The digest the stream must have.
     public let expected: Digest
@@ -35,7 +35,7 @@ public struct DigestVerifier: ~Copyable, Sendable {
     /// Takes the next bytes of the stream.
     ///
     /// - Throws: ``VerificationError/tooLong(digest:expectedSize:received:)`` as soon as the size is exceeded; the bytes
-    ///   of that call are not hashed, and the stream must be given up.
+    ///   of that call are not hashed, and the stream must be abandoned.
     public mutating func update(_ bytes: UnsafeRawBufferPointer) throws(VerificationError) {
         let (total, overflow) = received.addingReportingOverflow(Int64(bytes.count))
         let limit = size ?? .max
@@ -71,7 +71,7 @@ public struct DigestVerifier: ~Copyable, Sendable {
     }
 }
 
-/// How content differs from what its descriptor promised.
+/// How content differs from its descriptor.
 public enum VerificationError: Error, Sendable, Hashable, CustomStringConvertible {
     /// More bytes came than expected. `received` counts up to and including the chunk that went over the size.
     case tooLong(digest: Digest, expectedSize: Int64, received: Int64)
@@ -87,7 +87,7 @@ public enum VerificationError: Error, Sendable, Hashable, CustomStringConvertibl
         }
     }
 
-    /// A sentence that says what was expected and what came.
+    /// A sentence with what was expected and what was received.
     public var description: String {
         switch self {
         case .tooLong(let digest, let size, let received):

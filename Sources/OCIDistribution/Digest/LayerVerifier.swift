@@ -13,7 +13,7 @@ public struct LayerVerifier: ~Copyable, Sendable {
     ///   - descriptor: the layer's descriptor in the manifest.
     ///   - diffID: the layer's entry in `rootfs.diff_ids` of the image config.
     ///   - limits: what the layer may inflate to.
-    /// - Throws: ``LayerError/unsupportedCompression(_:)`` when the media type says so.
+    /// - Throws: ``LayerError/unsupportedCompression(_:)`` when the media type names one.
     public init(
         descriptor: Descriptor, diffID: Digest, limits: LayerLimits = LayerLimits()
     ) throws(LayerError) {
@@ -25,7 +25,7 @@ public struct LayerVerifier: ~Copyable, Sendable {
 
     /// Takes the next bytes of the layer as they are transferred.
     ///
-    /// - Throws: ``LayerError``; the stream must then be given up.
+    /// - Throws: ``LayerError``; the stream must then be abandoned.
     public mutating func update(_ bytes: UnsafeRawBufferPointer) throws(LayerError) {
         do throws(VerificationError) { try content.update(bytes) } catch { throw .content(error) }
         try layer.update(bytes)
@@ -51,16 +51,16 @@ public struct LayerVerifier: ~Copyable, Sendable {
     }
 }
 
-/// What a compressed layer may inflate to before it is taken for a decompression bomb.
+/// The limits beyond which a compressed layer is refused as a decompression bomb.
 public struct LayerLimits: Sendable, Hashable {
     /// The largest uncompressed size in bytes.
     public var maximumUncompressedSize: Int64
 
     /// The largest number of uncompressed bytes for each compressed one. Deflate cannot exceed 1032; layers of zeros
-    /// come close to it, so that the ratio alone condemns a layer only beyond ``ratioAllowance``.
+    /// come close to it, so the ratio is enforced only beyond ``ratioAllowance``.
     public var maximumRatio: Int64
 
-    /// Uncompressed bytes up to which the ratio does not matter.
+    /// Uncompressed bytes up to which the ratio is not enforced.
     public var ratioAllowance: Int64
 
     /// Makes limits; the defaults are 64 GiB, and a ratio of 200 once a layer has grown beyond 1 GiB.
@@ -73,7 +73,7 @@ public struct LayerLimits: Sendable, Hashable {
     }
 }
 
-/// Why the bytes of a layer are not the layer that was promised.
+/// Why the bytes of a layer do not match its descriptor or its diffID.
 public enum LayerError: Error, Sendable, Hashable, CustomStringConvertible {
     /// The bytes as transferred differ from their descriptor.
     case content(VerificationError)
@@ -89,17 +89,17 @@ public enum LayerError: Error, Sendable, Hashable, CustomStringConvertible {
     case tooLarge(limit: Int64)
     /// Inflates to more than ``LayerLimits/maximumRatio`` times its compressed size; sizes so far, in bytes.
     case ratioTooHigh(limit: Int64, compressed: Int64, uncompressed: Int64)
-    /// The uncompressed bytes hash to something else than the image config says.
+    /// The uncompressed bytes do not have the diffID in the image config.
     case diffIDMismatch(expected: Digest, actual: Digest, uncompressedSize: Int64)
 
-    /// A sentence that says what is wrong.
+    /// A sentence describing what is wrong.
     public var description: String {
         switch self {
         case .content(let error): error.description
-        case .unsupportedCompression(let name): "layers compressed with \(name) cannot be checked: not supported"
+        case .unsupportedCompression(let name): "layers compressed with \(name) cannot be verified: not supported"
         case .malformedGzip(let reason, let offset): "malformed gzip data near byte \(offset): \(reason)"
         case .truncatedGzip(let size): "the gzip data ends in the middle, after \(size) bytes"
-        case .trailingGarbage(let offset): "the gzip data is followed by something else at byte \(offset)"
+        case .trailingGarbage(let offset): "the gzip data is followed by other data at byte \(offset)"
         case .tooLarge(let limit): "the layer inflates to more than the limit of \(limit) bytes"
         case .ratioTooHigh(let limit, let compressed, let uncompressed):
             "the layer inflates to more than \(limit) times its size (\(compressed) to \(uncompressed) bytes so far)"

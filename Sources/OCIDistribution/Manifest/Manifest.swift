@@ -14,7 +14,7 @@ public enum Manifest: Sendable, Hashable {
     ///   - json: the document.
     ///   - mediaType: the type it is expected to have, from a descriptor or a `Content-Type`; nil when there is none.
     /// - Throws: ``ManifestError``; ``ManifestError/mediaTypeMismatch(expected:actual:)`` only when an image manifest
-    ///   was expected and an index came or the other way round, as Docker's and OCI's types get mixed up in practice.
+    ///   was expected and an index was given or the other way round: Docker's and OCI's types are mixed up in practice.
     public static func decode(
         from json: some Collection<UInt8>, mediaType: MediaType? = nil
     ) throws(ManifestError) -> Manifest {
@@ -48,7 +48,7 @@ public enum Manifest: Sendable, Hashable {
         }
     }
 
-    /// The type the document says it has, else that of its shape.
+    /// The `mediaType` field of the document, else the type of its shape.
     public var mediaType: MediaType {
         switch self {
         case .index(let index): index.mediaType ?? .imageIndex
@@ -69,7 +69,7 @@ public enum Manifest: Sendable, Hashable {
 public struct ImageManifest: Sendable, Hashable, Codable {
     /// 2 in every manifest; 0 where it was left out.
     public var schemaVersion: Int
-    /// The type the manifest says it has; optional in OCI.
+    /// The `mediaType` field; optional in OCI.
     public var mediaType: MediaType?
     /// The type of an artifact.
     public var artifactType: MediaType?
@@ -118,7 +118,7 @@ public struct ImageManifest: Sendable, Hashable, Codable {
 public struct ImageIndex: Sendable, Hashable, Codable {
     /// 2 in every index; 0 where it was left out.
     public var schemaVersion: Int
-    /// The type the index says it has; optional in OCI.
+    /// The `mediaType` field; optional in OCI.
     public var mediaType: MediaType?
     /// The type of an artifact.
     public var artifactType: MediaType?
@@ -171,10 +171,10 @@ public enum ManifestError: Error, Sendable, Hashable, CustomStringConvertible {
     case ambiguous
     /// A Docker schema 1 manifest.
     case unsupported(MediaType)
-    /// The document says it has, or by its shape has, another type than was expected.
+    /// The document has another type than was expected, by its `mediaType` field or its shape.
     case mediaTypeMismatch(expected: MediaType, actual: MediaType)
 
-    /// A sentence that says what is wrong.
+    /// A sentence describing what is wrong.
     public var description: String {
         switch self {
         case .tooLarge(let size, let limit): "the document has \(size) bytes, more than the limit of \(limit)"

@@ -4,7 +4,7 @@
     import Foundation
 #endif
 
-/// The top-level fields that tell the kinds of manifest apart.
+/// The top-level fields that distinguish the kinds of manifest.
 struct ManifestShape: Decodable {
     let mediaType: MediaType?
     let hasManifests: Bool
@@ -20,7 +20,7 @@ struct ManifestShape: Decodable {
         case mediaType, manifests, config, layers, fsLayers, signatures
     }
 
-    /// Stands for any JSON value of a container type, without looking inside.
+    /// Any JSON array, whose elements are not decoded.
     private struct List: Decodable {
         init(from decoder: any Decoder) throws { _ = try decoder.unkeyedContainer() }
     }
@@ -50,7 +50,7 @@ struct ManifestShape: Decodable {
         if namesManifests, namesImage { throw .ambiguous }
         if let mediaType {
             guard mediaType.isManifest || mediaType.isDockerSchema1 else {
-                throw .notAManifest(reason: "mediaType is \(excerpt(mediaType.rawValue))")
+                throw .notAManifest(reason: "mediaType is \(sanitizedExcerpt(mediaType.rawValue))")
             }
             if mediaType.isIndex, namesImage { throw .ambiguous }
             if mediaType.isImageManifest, namesManifests { throw .ambiguous }
@@ -67,9 +67,9 @@ extension MediaType {
     /// Finds the type of a manifest from its content: the `mediaType` field, else by shape.
     ///
     /// - Returns: nil when the content is over ``Manifest/maximumSize``, is not a JSON object, or is not a manifest,
-    ///   which is so for configs, layers and any other blob. Docker schema 1 is recognised.
+    ///   as are configs, layers and any other blob. Docker schema 1 is recognised.
     public static func detect(manifestJSON bytes: some Collection<UInt8>) -> MediaType? {
-        // Most blobs this is asked of are no JSON: a look at the first byte tells.
+        // Most blobs are not JSON, which the first byte shows.
         let start = bytes.first { $0 != 0x20 && $0 != 0x09 && $0 != 0x0A && $0 != 0x0D }
         guard start == 0x7B else { return nil }
         do throws(ManifestError) {
@@ -80,7 +80,7 @@ extension MediaType {
     }
 }
 
-/// Decodes JSON of at most ``Manifest/maximumSize`` bytes, with errors that say where.
+/// Decodes JSON of at most ``Manifest/maximumSize`` bytes; errors name the place.
 func decodeJSON<Value: Decodable>(
     _ type: Value.Type, from bytes: some Collection<UInt8>
 ) throws(ManifestError) -> Value {
@@ -91,7 +91,7 @@ func decodeJSON<Value: Decodable>(
     } catch let error as DecodingError {
         throw ManifestError(error)
     } catch {
-        throw .malformed(path: "", reason: excerpt("\(error)"))
+        throw .malformed(path: "", reason: sanitizedExcerpt("\(error)"))
     }
 }
 
@@ -119,7 +119,7 @@ extension ManifestError {
     }
 }
 
-/// Optional fields of other people's JSON: what is null or of another type counts as absent.
+/// Lenient decoding of optional fields: null or another type counts as absent.
 extension KeyedDecodingContainer {
     func lenient<Value: Decodable>(_ key: Key, as type: Value.Type = Value.self) -> Value? {
         (try? decodeIfPresent(Value.self, forKey: key)) ?? nil

@@ -3,7 +3,7 @@
 struct PatternMatcher: Sendable {
     private let program: PatternProgram
 
-    /// Groups of bytes that no pattern tells apart.
+    /// Classes of bytes that are equivalent in all patterns.
     private var classes = [UInt8](repeating: 0, count: 256)
     private var classCount = 0
 
@@ -106,7 +106,7 @@ struct PatternProgram: Sendable {
         case split(Int, Int)
     }
 
-    /// What the place before the next byte is like, as far as assertions can tell.
+    /// The context before the next byte that assertions depend on.
     enum Context: UInt8, Sendable {
         case start
         case afterWord
@@ -178,7 +178,7 @@ struct PatternProgram: Sendable {
     }
 
     /// The state before the first byte.
-    var start: State { settle([entry], context: .start) }
+    var start: State { closure(of: [entry], context: .start) }
 
     /// The state after `byte`; nil when there is a match before it.
     func step(_ state: State, _ byte: UInt8) -> State? {
@@ -195,7 +195,7 @@ struct PatternProgram: Sendable {
         if matched { return nil }
         // A match may begin anywhere.
         reached.append(entry)
-        return settle(reached, context: isWord && hasWordAssertions ? .afterWord : .afterOther)
+        return closure(of: reached, context: isWord && hasWordAssertions ? .afterWord : .afterOther)
     }
 
     /// Whether there is a match when nothing follows.
@@ -215,7 +215,7 @@ struct PatternProgram: Sendable {
         }
     }
 
-    /// Goes through all instructions that can be reached without a byte, and tells whether a match is among them.
+    /// Visits all instructions reachable without a byte; returns whether a match is among them.
     private func visit(
         _ state: State, _ body: (Instruction) -> Void, holds: (PatternAssertion) -> Bool
     ) -> Bool {
@@ -236,8 +236,8 @@ struct PatternProgram: Sendable {
         return false
     }
 
-    /// Follows splits; what stays waits for the next byte.
-    private func settle(_ reached: [Int], context: Context) -> State {
+    /// Follows splits; the instructions that remain consume the next byte.
+    private func closure(of reached: [Int], context: Context) -> State {
         var seen = [Bool](repeating: false, count: instructions.count)
         var pending = reached
         var waiting: [Int] = []

@@ -20,9 +20,9 @@ public enum ByteRange: Sendable, Hashable {
 
     /// Parses the UTF-8 of a `Range` header; see ``parse(_:)``.
     public static func parse(utf8 header: UnsafeBufferPointer<UInt8>) throws(ByteRangeError) -> ByteRange? {
-        guard let equals = header.firstIndex(of: 0x3D) else { throw .malformed(input: excerpt(header)) }
+        guard let equals = header.firstIndex(of: 0x3D) else { throw .malformed(input: sanitizedExcerpt(header)) }
         let unit = trimmed(header[..<equals])
-        guard !unit.isEmpty else { throw .malformed(input: excerpt(header)) }
+        guard !unit.isEmpty else { throw .malformed(input: sanitizedExcerpt(header)) }
         // Units are case-insensitive.
         guard unit.count == 5, zip(unit, "bytes".utf8).allSatisfy({ $0 | 0x20 == $1 }) else { return nil }
         // Empty elements of a list do not count (RFC 9110 §5.6.1.2).
@@ -30,10 +30,10 @@ public enum ByteRange: Sendable, Hashable {
         for element in header[(equals + 1)...].split(separator: 0x2C) {
             let range = trimmed(element)
             if range.isEmpty { continue }
-            guard set.isEmpty else { throw .multiple(input: excerpt(header)) }
+            guard set.isEmpty else { throw .multiple(input: sanitizedExcerpt(header)) }
             set = range
         }
-        guard let dash = set.firstIndex(of: 0x2D) else { throw .malformed(input: excerpt(header)) }
+        guard let dash = set.firstIndex(of: 0x2D) else { throw .malformed(input: sanitizedExcerpt(header)) }
         let before = set[..<dash]
         let after = set[(dash + 1)...]
         switch (before.isEmpty, after.isEmpty) {
@@ -45,7 +45,7 @@ public enum ByteRange: Sendable, Hashable {
         case (true, false): if let length = number(after) { return .suffix(length) }
         case (true, true): break
         }
-        throw .malformed(input: excerpt(header))
+        throw .malformed(input: sanitizedExcerpt(header))
     }
 
     /// The bytes that the range selects of content of `size` bytes, never empty.
@@ -145,7 +145,7 @@ public enum ContentRange: Sendable, Hashable {
     }
 
     private init(_ bytes: UnsafeBufferPointer<UInt8>) throws(ByteRangeError) {
-        func malformed() -> ByteRangeError { .malformed(input: excerpt(bytes)) }
+        func malformed() -> ByteRangeError { .malformed(input: sanitizedExcerpt(bytes)) }
         /// A number that fits, with room for the end of a range.
         func number(_ digits: Slice<UnsafeBufferPointer<UInt8>>) -> Int64? {
             ByteRange.number(digits).flatMap { $0 == .max ? nil : $0 }

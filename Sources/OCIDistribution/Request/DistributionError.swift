@@ -2,9 +2,9 @@
 public struct DistributionError: Error, Sendable, Hashable, CustomStringConvertible {
     /// What kind of error it is, for programs.
     public var code: DistributionErrorCode
-    /// What is wrong, for people.
+    /// What is wrong, for a human reader.
     public var message: String
-    /// Anything more, nil when there is nothing.
+    /// Further information for programs; nil when there is none.
     public var detail: JSONValue?
     /// The HTTP status it is reported with.
     public var httpStatus: Int
@@ -95,7 +95,7 @@ public enum DistributionErrorCode: String, Sendable, Hashable, CaseIterable {
         }
     }
 
-    /// A message for people that fits when there is nothing more to say.
+    /// The message when the error has none of its own.
     public var defaultMessage: String {
         switch self {
         case .blobUnknown: "blob unknown to registry"

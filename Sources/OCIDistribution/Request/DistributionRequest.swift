@@ -14,9 +14,9 @@ public struct DistributionRequest: Sendable, Hashable {
         case tags(repository: String, TagPage)
     }
 
-    /// How requests are understood.
+    /// How requests are parsed.
     public struct Options: Sendable, Hashable {
-        /// The registry that is meant when a request does not say; nil when there is none.
+        /// The registry of requests that name none; nil for none.
         public var defaultRegistry: String?
 
         /// Makes options.
@@ -26,7 +26,7 @@ public struct DistributionRequest: Sendable, Hashable {
     /// What is read.
     public var kind: Kind
 
-    /// The registry the name belongs to; nil for ``Kind/base``, and for a digest when nothing says which.
+    /// The registry the name belongs to; nil for ``Kind/base``, and for a digest without a registry.
     public var registry: String?
 
     /// Makes a request. The parts are taken as they are: parse a ``Reference`` first where they come from outside.
@@ -93,7 +93,7 @@ public struct DistributionRequest: Sendable, Hashable {
     }
 }
 
-/// What a manifest is asked for by: its tag or its digest.
+/// How a manifest is named in a request: by tag or by digest.
 public enum ManifestReference: Sendable, Hashable, CustomStringConvertible {
     /// A name that may move.
     case tag(String)
@@ -148,11 +148,12 @@ extension DistributionRequest {
         let result: Result<DistributionRequest, DistributionError> = PercentEncoding.withDecoded(path) { decoded in
             do throws(DistributionError) {
                 guard let decoded else {
-                    throw DistributionError(.nameInvalid, message: "malformed percent-encoding in \(excerpt(path))")
+                    throw DistributionError(
+                        .nameInvalid, message: "malformed percent-encoding in \(sanitizedExcerpt(path))")
                 }
                 // An encoded slash is data, not a separator, and no part may hold one.
                 guard decoded.count(where: { $0 == 0x2F }) == path.count(where: { $0 == 0x2F }) else {
-                    throw DistributionError(.nameInvalid, message: "encoded slash in \(excerpt(path))")
+                    throw DistributionError(.nameInvalid, message: "encoded slash in \(sanitizedExcerpt(path))")
                 }
                 return .success(try DistributionRequest(path: decoded, query: query, options: options))
             } catch {
@@ -196,7 +197,8 @@ extension DistributionRequest {
             let (registry, repository) = try Self.resolve(name, query: query, options: options)
             guard registry != nil else {
                 throw DistributionError(
-                    .nameInvalid, message: "ns is required for tags: no registry is given for \(excerpt(path))")
+                    .nameInvalid, message: "ns is required for tags: no registry is given for \(sanitizedExcerpt(path))"
+                )
             }
             self.init(kind: .tags(repository: repository, try TagPage(query)), registry: registry)
             return
@@ -207,12 +209,13 @@ extension DistributionRequest {
 
         let (registry, repository) = try Self.resolve(name, query: query, options: options)
         if isManifest, !reference.contains(0x3A) {
-            if let fault = NameGrammar.faultInTag(reference) {
-                throw DistributionError(.tagInvalid, message: "invalid tag \(excerpt(reference)): \(fault)")
+            if let reason = NameGrammar.tagError(reference) {
+                throw DistributionError(.tagInvalid, message: "invalid tag \(sanitizedExcerpt(reference)): \(reason)")
             }
             guard registry != nil else {
                 throw DistributionError(
-                    .nameInvalid, message: "ns is required for tags: no registry is given for \(excerpt(path))")
+                    .nameInvalid, message: "ns is required for tags: no registry is given for \(sanitizedExcerpt(path))"
+                )
             }
             let tag = String(decoding: reference, as: UTF8.self)
             self.init(kind: .manifest(repository: repository, .tag(tag)), registry: registry)
@@ -246,21 +249,23 @@ extension DistributionRequest {
                     repository = UnsafeBufferPointer(rebasing: name[(slash + 1)...])
                 }
             } else if RegistryHost.isRegistry(first) {
-                if let fault = RegistryHost.fault(first) {
-                    throw DistributionError(.nameInvalid, message: "invalid name \(excerpt(name)): \(fault)")
+                if let reason = RegistryHost.validationError(first) {
+                    throw DistributionError(.nameInvalid, message: "invalid name \(sanitizedExcerpt(name)): \(reason)")
                 }
                 registry = RegistryHost.canonical(String(decoding: first, as: UTF8.self))
                 repository = UnsafeBufferPointer(rebasing: name[(slash + 1)...])
             }
         }
-        if let fault = NameGrammar.faultInRepository(repository) {
-            throw DistributionError(.nameInvalid, message: "invalid name \(excerpt(name)): \(fault)")
+        if let reason = NameGrammar.repositoryError(repository) {
+            throw DistributionError(.nameInvalid, message: "invalid name \(sanitizedExcerpt(name)): \(reason)")
         }
         registry = registry ?? options.defaultRegistry
         if let registry, registry.utf8.count + 1 + repository.count > NameGrammar.maximumNameLength {
             throw DistributionError(
                 .nameInvalid,
-                message: "invalid name \(excerpt(name)): registry and repository together are longer than 255 bytes")
+                message:
+                    "invalid name \(sanitizedExcerpt(name)): registry and repository together are longer than 255 bytes"
+            )
         }
         return (registry, String(decoding: repository, as: UTF8.self))
     }
@@ -280,19 +285,21 @@ extension DistributionRequest {
             let value = UnsafeBufferPointer(rebasing: item[(equals + 1)...])
             // Two readers could pick different ones, so that a repeated item is no way past a check.
             if found != nil { throw DistributionError(.nameInvalid, message: "ns is given more than once") }
-            let (host, fault) = PercentEncoding.withDecoded(value) { decoded -> (String?, StaticString?) in
+            let (host, reason) = PercentEncoding.withDecoded(value) { decoded -> (String?, StaticString?) in
                 guard let decoded else { return (nil, "malformed percent-encoding") }
-                if let fault = RegistryHost.fault(decoded) { return (nil, fault) }
+                if let reason = RegistryHost.validationError(decoded) { return (nil, reason) }
                 return (String(decoding: decoded, as: UTF8.self), nil)
             }
-            if let fault { throw DistributionError(.nameInvalid, message: "invalid ns \(excerpt(value)): \(fault)") }
+            if let reason {
+                throw DistributionError(.nameInvalid, message: "invalid ns \(sanitizedExcerpt(value)): \(reason)")
+            }
             found = host
         }
         return found
     }
 
     private static func notFound(_ path: UnsafeBufferPointer<UInt8>) -> DistributionError {
-        DistributionError(.unsupported, message: "no such endpoint: \(excerpt(path))", httpStatus: 404)
+        DistributionError(.unsupported, message: "no such endpoint: \(sanitizedExcerpt(path))", httpStatus: 404)
     }
 }
 
@@ -301,7 +308,7 @@ public struct TagPage: Sendable, Hashable {
     /// The most tags in one answer.
     public static let limit = 1000
 
-    /// The most tags wanted, at most ``limit``.
+    /// Most tags in the answer; at most ``limit``.
     public var count: Int
     /// The last tag of the page before; nil for the first page.
     public var last: String?
@@ -321,7 +328,7 @@ public struct TagPage: Sendable, Hashable {
             switch item[..<equals] {
             case let key where key.elementsEqual("n".utf8):
                 guard let number = Int(String(decoding: value, as: UTF8.self)), number >= 0 else {
-                    throw DistributionError(.nameInvalid, message: "n must be a number, not \(excerpt(value))")
+                    throw DistributionError(.nameInvalid, message: "n must be a number, not \(sanitizedExcerpt(value))")
                 }
                 count = min(number, Self.limit)
             case let key where key.elementsEqual("last".utf8):

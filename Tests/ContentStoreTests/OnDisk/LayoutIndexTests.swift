@@ -27,7 +27,7 @@ import Testing
         #expect(entries.map(\.descriptor.size) == [7, 1000])
     }
 
-    /// Bytes changed, removed, doubled at random: it is refused or understood, written again it says the same, and it
+    /// Bytes changed, removed, doubled at random: it is refused or parsed, written again it is the same, and it
     /// can still be changed.
     @Test(arguments: 0..<8) func damagedOnesDoNoHarm(_ seed: UInt64) throws {
         var random = SplitMix64(seed: seed &* 7919 &+ 5)

@@ -32,7 +32,7 @@ import Testing
             try layout.write(text, to: "oci-layout")
             #expect(
                 try await error { try await layout.open() }
-                    == .notALayout(path: path, reason: "oci-layout does not say an imageLayoutVersion"))
+                    == .notALayout(path: path, reason: "oci-layout has no imageLayoutVersion"))
         }
         try files.removeItem(atPath: "\(path)/oci-layout")
         try files.createSymbolicLink(atPath: "\(path)/oci-layout", withDestinationPath: "/etc/passwd")

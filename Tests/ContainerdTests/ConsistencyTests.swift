@@ -7,8 +7,8 @@ import NIOCore
 import OCIDistribution
 import Testing
 
-/// What the store says stays true while containerd changes.
-@Suite(.timeLimit(.minutes(20))) struct TruthTests {
+/// The store stays consistent with containerd while it changes.
+@Suite(.timeLimit(.minutes(20))) struct ConsistencyTests {
     @Test(arguments: [true, false])
     func aPullInProgressTellsEachLayerAsSoonAsItIsCommitted(mounted: Bool) async throws {
         let scene = try await Scene.start(mounted: mounted)
@@ -22,7 +22,7 @@ import Testing
         let name = "\(registry.host)/team/app:v1"
         let pull = try await scene.daemon.startCtr(
             label: "fetch", "content", "fetch", "--plain-http", "--all-platforms", name)
-        try await scene.advertised.until("everything but the held layer is told") {
+        try await scene.advertised.until("everything but the held layer is reported") {
             $0.digests == image.digests.subtracting([layers[2].digest])
         }
         #expect(pull.isRunning)
@@ -39,7 +39,7 @@ import Testing
         registry.release([layers[2].digest])
         #expect(try await pull.wait() == 0, "\(pull.errors)")
         let reference = try reference(name)
-        try await scene.advertised.until("the image and all its content are told") {
+        try await scene.advertised.until("the image and all its content are reported") {
             $0.digests == image.digests && $0.images[reference] == image.manifest.digest
         }
         #expect(try await scene.store.resolve(reference)?.digest == image.manifest.digest)
@@ -59,10 +59,10 @@ import Testing
 
         let name = "\(registry.host)/multi:v1"
         try await scene.daemon.ctr("content", "fetch", "--plain-http", "--platform", "linux/amd64", name)
-        try await scene.advertised.until("one platform is told") {
+        try await scene.advertised.until("one platform is reported") {
             $0.images.count == 1 && $0.digests == here.digests.union([index.digest])
         }
-        try await scene.untilTruthful()
+        try await scene.untilConsistent()
         let image = try #require(try await scene.store.images().first)
         #expect(
             Set(try await scene.store.contents(of: image).map(\.digest)) == here.digests.union([index.digest]))
@@ -70,7 +70,7 @@ import Testing
 
         // The other platform comes later.
         try await scene.daemon.ctr("content", "fetch", "--plain-http", "--platform", "linux/s390x", name)
-        try await scene.advertised.until("both platforms are told") {
+        try await scene.advertised.until("both platforms are reported") {
             $0.digests == here.digests.union(there.digests).union([index.digest])
         }
         try await registry.stop()
@@ -88,7 +88,7 @@ import Testing
             [
                 ("quay.io/a/first:1", first.manifest.descriptor), ("quay.io/a/second:1", second.manifest.descriptor),
             ], first.blobs + Array(Set(second.blobs).subtracting(first.blobs)))
-        try await scene.advertised.until("both are told") {
+        try await scene.advertised.until("both are reported") {
             $0.images.count == 2 && $0.digests.isSuperset(of: first.digests.union(second.digests))
         }
         try await scene.daemon.ctr("images", "rm", "--sync", "quay.io/a/first:1")
@@ -96,7 +96,7 @@ import Testing
         try await scene.advertised.until("what only the first had is withdrawn") {
             $0.images.count == 1 && $0.digests.isDisjoint(with: lost)
         }
-        try await scene.untilTruthful()
+        try await scene.untilConsistent()
         #expect(scene.advertised.digests.isSuperset(of: second.digests))
         #expect(!scene.advertised.state.everRemoved.contains(base.digest))
         #expect(
@@ -116,12 +116,12 @@ import Testing
         let (kept, other) = (sample.image(), sample.image())
         try await scene.load([("quay.io/a/kept:1", kept.manifest.descriptor)], kept.blobs)
         try await scene.load([("quay.io/a/other:1", other.manifest.descriptor)], other.blobs)
-        try await scene.advertised.until("both are told") {
+        try await scene.advertised.until("both are reported") {
             $0.images.count == 2 && $0.digests.isSuperset(of: kept.digests.union(other.digests))
         }
         try await scene.daemon.ctr("images", "rm", "quay.io/a/kept:1")
-        try await scene.advertised.until("the name is gone") { $0.images.count == 1 }
-        // A change after the deletion is told, and a whole listing has passed, so the deletion was looked at in full.
+        try await scene.advertised.until("the name is removed") { $0.images.count == 1 }
+        // A later change is reported, and a complete listing has passed, so the deletion was processed.
         let listings = scene.store.health.reconciliations
         _ = try await eventually("two more listings") {
             scene.store.health.reconciliations >= listings + 2 ? true : nil
@@ -133,7 +133,7 @@ import Testing
         // A synchronous deletion runs garbage collection.
         try await scene.daemon.ctr("images", "rm", "--sync", "quay.io/a/other:1")
         try await scene.advertised.until("all is withdrawn") { $0.digests.isEmpty && $0.images.isEmpty }
-        try await scene.untilTruthful()
+        try await scene.untilConsistent()
         try await scene.finish()
     }
 
@@ -144,10 +144,10 @@ import Testing
         let name = "quay.io/a/app:latest"
         try await scene.load([(name, old.manifest.descriptor)], old.blobs)
         let reference = try reference(name)
-        try await scene.advertised.until("the first is told") { $0.images[reference] == old.manifest.digest }
+        try await scene.advertised.until("the first is reported") { $0.images[reference] == old.manifest.digest }
         try await scene.load([("quay.io/a/app:next", new.manifest.descriptor)], new.blobs)
         try await scene.daemon.ctr("images", "tag", "--force", "quay.io/a/app:next", name)
-        try await scene.advertised.until("the second is told") {
+        try await scene.advertised.until("the second is reported") {
             $0.images[reference] == new.manifest.digest && $0.digests.isSuperset(of: new.digests)
         }
         #expect(scene.store.resolveImmediately(reference).value?.digest == new.manifest.digest)
@@ -165,11 +165,11 @@ import Testing
             [("quay.io/a/multi:1", index.descriptor), ("docker.io/library/old:1", docker.manifest.descriptor)],
             amd64.blobs + arm64.blobs + [index] + docker.blobs)
         let all = amd64.digests.union(arm64.digests).union(docker.digests).union([index.digest])
-        try await scene.advertised.until("everything is told") {
+        try await scene.advertised.until("everything is reported") {
             $0.images.count == 2 && $0.digests.isSuperset(of: all)
         }
-        try await scene.untilTruthful()
-        // An import has no label of where it comes from; the image's name says it, down to the layers.
+        try await scene.untilConsistent()
+        // An import has no source label; the source of all content is the image's name.
         #expect(
             try await scene.store.info(arm64.layers[0].digest)?.sources == [
                 ContentSource(registry: "quay.io", repository: "a/multi")
@@ -188,14 +188,14 @@ import Testing
         try await scene.finish()
     }
 
-    /// What is asked for again comes from memory, and not any more once containerd has let go of it.
+    /// Repeated requests are answered from memory, until containerd removes the content.
     @Test(arguments: [true, false])
     func manifestsInMemoryGoWithTheirContent(mounted: Bool) async throws {
         let scene = try await Scene.start(mounted: mounted)
         var sample = SampleContent(seed: 10)
         let image = sample.image()
         try await scene.load([("quay.io/a/app:1", image.manifest.descriptor)], image.blobs)
-        try await scene.advertised.until("it is told") { $0.digests.isSuperset(of: image.digests) }
+        try await scene.advertised.until("it is reported") { $0.digests.isSuperset(of: image.digests) }
         let held = try await eventually("the manifest is in memory") { () -> OpenContent? in
             guard let content = try await scene.store.open(image.manifest.digest) else { return nil }
             if case .bytes = content.body { return content } else { return nil }
@@ -208,14 +208,14 @@ import Testing
         try await scene.finish()
     }
 
-    @Test func aTransferEndsHonestlyWhenItsContentDisappears() async throws {
+    @Test func aTransferFailsWhenItsContentDisappears() async throws {
         var sample = SampleContent(seed: 7)
         let layer = sample.layer(size: 3 << 20)
         let image = sample.image(layers: [layer])
         for mounted in [true, false] {
             let scene = try await Scene.start(mounted: mounted)
             try await scene.load([("quay.io/a/big:1", image.manifest.descriptor)], image.blobs)
-            try await scene.advertised.until("it is told") { $0.digests.isSuperset(of: image.digests) }
+            try await scene.advertised.until("it is reported") { $0.digests.isSuperset(of: image.digests) }
             let content = try #require(try await scene.store.open(layer.digest))
             switch content.body {
             case .file(let file):
@@ -249,7 +249,7 @@ import Testing
         let (hidden, shown) = (sample.image(), sample.image())
         try await scene.load([("quay.io/a/hidden:1", hidden.manifest.descriptor)], hidden.blobs, namespace: "moby")
         try await scene.load([("quay.io/a/shown:1", shown.manifest.descriptor)], shown.blobs)
-        try await scene.advertised.until("the shown image is told") { $0.digests.isSuperset(of: shown.digests) }
+        try await scene.advertised.until("the shown image is reported") { $0.digests.isSuperset(of: shown.digests) }
         // A name that goes is followed by listings.
         try await scene.daemon.ctr("images", "tag", "quay.io/a/shown:1", "quay.io/a/passing:1")
         try await scene.daemon.ctr("images", "rm", "quay.io/a/passing:1")
@@ -258,7 +258,7 @@ import Testing
         _ = try await eventually("two more listings") {
             scene.store.health.reconciliations >= listings + 2 ? true : nil
         }
-        // The subscriber may be behind with what it was told of the passing name; a hidden one would stay.
+        // The subscriber may still have the passing name; a hidden one would stay.
         let shownName = try reference("quay.io/a/shown:1")
         try await scene.advertised.until("it has one name still") { Set($0.images.keys) == [shownName] }
         #expect(scene.advertised.state.everAdded.isDisjoint(with: hidden.digests))
@@ -305,10 +305,10 @@ import Testing
         try await client.setImage(ContainerdImage(name: "quay.io/a/broken:1", target: broken.descriptor))
 
         let expected = good.digests.union([artifact.digest, payload.digest, empty.digest, broken.digest])
-        try await scene.advertised.until("everything that is there is told") {
+        try await scene.advertised.until("everything that is there is reported") {
             $0.images.count == 4 && $0.digests.isSuperset(of: expected)
         }
-        try await scene.untilTruthful()
+        try await scene.untilConsistent()
         #expect(!scene.advertised.digests.contains(absent.digest))
         #expect(try await scene.store.info(broken.digest)?.mediaType == .octetStream)
         #expect(try await scene.store.info(artifact.digest)?.mediaType == .imageManifest)

@@ -1,8 +1,8 @@
 import NIOConcurrencyHelpers
 
-/// Holds the watcher of the moment, if one really watches.
-final class WatcherBox: Sendable {
-    /// One attempt to watch; what an earlier attempt's watcher says of its end is of no interest any more.
+/// The current watcher of blobs, if there is one.
+final class CurrentWatcher: Sendable {
+    /// One attempt to watch; the end of an earlier attempt's watcher is ignored.
     struct Attempt: Sendable, Hashable {
         fileprivate var number: Int
     }
@@ -11,7 +11,7 @@ final class WatcherBox: Sendable {
         var current: (watcher: BlobWatcher, directory: BlobDirectory)?
         var attempt = Attempt(number: 0)
         var hasEnded = false
-        /// Why watching failed the last time; `nil` while it works.
+        /// Why the last watch ended; `nil` while one is active.
         var failure: String?
     }
 
@@ -20,7 +20,7 @@ final class WatcherBox: Sendable {
     /// The directory that is watched; `nil` when none is.
     var directory: BlobDirectory? { state.withLockedValue { $0.current?.directory } }
 
-    /// Ends the watching there is, and says that another attempt follows.
+    /// Ends the current watch and begins another attempt.
     func begin() -> Attempt {
         stop()
         return state.withLockedValue { state in
@@ -29,21 +29,21 @@ final class WatcherBox: Sendable {
         }
     }
 
-    /// Takes over the watcher of an attempt, unless it ended meanwhile.
+    /// Sets the watcher of an attempt, unless it ended meanwhile.
     func set(_ watcher: BlobWatcher, _ directory: BlobDirectory, _ attempt: Attempt) {
-        let isOfUse = state.withLockedValue { state in
+        let isActive = state.withLockedValue { state in
             guard state.attempt == attempt, !state.hasEnded else { return false }
             state.current = (watcher, directory)
             state.failure = nil
             return true
         }
-        if !isOfUse { watcher.stop() }
+        if !isActive { watcher.stop() }
     }
 
-    /// Takes note that an attempt failed, or that its watcher ended.
+    /// Records that an attempt failed, or that its watcher ended.
     ///
-    /// - Returns: whether that is of interest, and whether it is worth saying: the same was not said just before.
-    func end(_ attempt: Attempt, reason: String) -> (isCurrent: Bool, isNews: Bool) {
+    /// - Returns: whether this is the current attempt, and whether the reason differs from the last one and is to be logged.
+    func end(_ attempt: Attempt, reason: String) -> (isCurrent: Bool, shouldLog: Bool) {
         state.withLockedValue { state in
             guard state.attempt == attempt, !state.hasEnded else { return (false, false) }
             state.hasEnded = true
@@ -53,7 +53,7 @@ final class WatcherBox: Sendable {
         }
     }
 
-    /// Ends the watching.
+    /// Ends the watch.
     func stop() {
         let old = state.withLockedValue { state in
             state.attempt.number += 1

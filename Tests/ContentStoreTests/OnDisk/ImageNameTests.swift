@@ -5,7 +5,7 @@ import NIOCore
 import OCIDistribution
 import Testing
 
-@Suite struct NamesTests {
+@Suite struct ImageNameTests {
     private let image: SampleContent.Image
     private let layout: Layout
 
@@ -39,7 +39,7 @@ import Testing
         #expect(names == ["docker.io/library/x:1"])
     }
 
-    @Test func aBareTagIsPassedOverUnlessItBelongsSomewhere() async throws {
+    @Test func aBareTagIsSkippedWithoutARepository() async throws {
         try layout.name(image.manifest.descriptor, "latest")
         let plain = try await layout.open()
         #expect(try await plain.images() == [])
@@ -72,7 +72,7 @@ import Testing
         #expect(names == ["r.test/good:1"])
     }
 
-    @Test func whatTheIndexSaysOfSizesAndTypesIsNotBelieved() async throws {
+    @Test func sizesAndTypesInTheIndexAreHints() async throws {
         var lie = image.manifest.descriptor
         lie.size = 1
         lie.mediaType = .imageIndex

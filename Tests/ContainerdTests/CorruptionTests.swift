@@ -9,13 +9,13 @@ import Testing
 @testable import ContainerdContentStore
 
 /// What goes wrong at one place harms nothing else.
-@Suite(.timeLimit(.minutes(20))) struct DamageTests {
-    @Test func aBlobThatContainerdCannotReadIsPassedOver() async throws {
+@Suite(.timeLimit(.minutes(20))) struct CorruptionTests {
+    @Test func aBlobThatContainerdCannotReadIsSkipped() async throws {
         let scene = try await Scene.start(mounted: false)
         var sample = SampleContent(seed: 81)
         let image = sample.image()
         try await scene.load([("quay.io/a/app:1", image.manifest.descriptor)], image.blobs)
-        try await scene.advertised.until("all is told") { $0.digests.isSuperset(of: image.digests) }
+        try await scene.advertised.until("all is reported") { $0.digests.isSuperset(of: image.digests) }
         await scene.store.shutdown()
 
         let damaged = image.layers[0].digest
@@ -30,24 +30,24 @@ import Testing
         client.shutdown()
         try? await running.value
         let store = makeStore(scene.daemon, contentPath: "/nonexistent/content")
-        store.start()
+        try await store.start()
         try await store.waitUntilIndexed()
         #expect(try await store.info(damaged) == nil)
         for digest in image.digests.subtracting([damaged]) { #expect(try await store.info(digest) != nil) }
-        // The connection lasts, and what follows is told.
+        // The connection lasts, and later changes are reported.
         let advertised = Advertised(store)
         let next = sample.image()
         try await scene.load([("quay.io/a/next:1", next.manifest.descriptor)], next.blobs)
-        try await advertised.until("the next image is told") { $0.digests.isSuperset(of: next.digests) }
+        try await advertised.until("the next image is reported") { $0.digests.isSuperset(of: next.digests) }
         #expect(store.health.lostConnections == 0)
         await store.shutdown()
         try await scene.finish()
     }
 
-    @Test func aNamespaceThatContainerdRefusesIsNotTakenForASuccess() async throws {
+    @Test func aRefusedNamespaceDoesNotResetTheBackoff() async throws {
         let daemon = try await ContainerdDaemon.start()
         let store = makeStore(daemon, namespace: "not/a/namespace") { $0.maximumBackoff = .milliseconds(50) }
-        store.start()
+        try await store.start()
         _ = try await eventually("some attempts") { () -> Bool? in
             guard case .disconnected = store.health.connection else { return nil }
             return store.health.lostConnections >= 3 ? true : nil
@@ -57,21 +57,22 @@ import Testing
         try await daemon.stop(SIGKILL)
     }
 
-    @Test func onlyAListingIsASuccess() {
+    @Test func onlyAListingResetsTheBackoff() {
         var generator = SeededGenerator(state: 82)
         var history = ConnectionHistory(initialBackoff: .milliseconds(50), maximumBackoff: .seconds(1))
-        func ended(_ reason: String, connected: Bool = true, listed: Bool = false) -> (isNews: Bool, wait: Duration) {
-            history.ended(reason: reason, wasConnected: connected, wasOfUse: listed, using: &generator)
+        func ended(_ reason: String, connected: Bool = true, listed: Bool = false) -> (shouldLog: Bool, wait: Duration)
+        {
+            history.ended(reason: reason, wasConnected: connected, madeProgress: listed, using: &generator)
         }
-        #expect(ended("no socket", connected: false).isNews)
-        #expect(!history.isStuck)
-        #expect(ended("refused").isNews)
-        #expect(history.isStuck)
-        for _ in 0..<10 { #expect(!ended("refused").isNews) }
+        #expect(ended("no socket", connected: false).shouldLog)
+        #expect(!history.failedAfterConnect)
+        #expect(ended("refused").shouldLog)
+        #expect(history.failedAfterConnect)
+        for _ in 0..<10 { #expect(!ended("refused").shouldLog) }
         #expect(ended("refused").wait >= .milliseconds(500))
         let lost = ended("refused", listed: true)
-        #expect(lost.isNews && lost.wait <= .milliseconds(50) && !history.isStuck)
-        #expect(!ended("refused", connected: false).isNews)
+        #expect(lost.shouldLog && lost.wait <= .milliseconds(50) && !history.failedAfterConnect)
+        #expect(!ended("refused", connected: false).shouldLog)
     }
 
     @Test func aListingHasALimit() throws {
@@ -123,7 +124,7 @@ import Testing
         try await scene.finish()
     }
 
-    @Test func labellingWhatIsGoneSaysSo() async throws {
+    @Test func labellingAbsentContentReturnsFalse() async throws {
         let scene = try await Scene.start()
         let client = try ContainerdClient(
             socketPath: scene.daemon.socketPath, namespace: "k8s.io", callTimeout: .seconds(60))

@@ -6,7 +6,7 @@ import OCIDistribution
 import Testing
 
 /// Killed writers, full and read-only file systems, missing permissions: in processes of their own.
-@Suite struct HardshipTests {
+@Suite struct CrashRecoveryTests {
     /// 200 kills in all, in lanes that share the cores.
     @Test(arguments: 0..<4) func aKilledWriterLeavesASoundStore(_ lane: Int) async throws {
         var random = SplitMix64(seed: UInt64(lane) + 1)
@@ -51,7 +51,7 @@ import Testing
         #expect(!FileManager.default.fileExists(atPath: "\(path)/.spegel/quarantine"), context)
     }
 
-    @Test func aFullDiskIsSaidAndHarmsNothing() async throws {
+    @Test func aFullDiskIsReportedAndDamagesNothing() async throws {
         let directory = try TemporaryDirectory()
         let output = try await inMountNamespace(
             """
@@ -60,7 +60,7 @@ import Testing
         #expect(output.contains("error: no space left: "))
     }
 
-    @Test func aReadOnlyLayoutIsServedAndSaysSo() async throws {
+    @Test func aReadOnlyLayoutIsServedAndRefusesWrites() async throws {
         let (layout, altered) = try readOnlyLayout()
         let output = try await inMountNamespace(
             """
@@ -71,13 +71,13 @@ import Testing
         #expect(output.contains("\(altered) altered"))
     }
 
-    @Test func missingPermissionsAreSaid() async throws {
+    @Test func missingPermissionsAreReported() async throws {
         let (layout, altered) = try readOnlyLayout()
         let manager = FileManager.default
         try manager.setAttributes(
             [.posixPermissions: 0o755], ofItemAtPath: (layout.path as NSString).deletingLastPathComponent)
         let program = try ToolProcess.program()
-        // As root nothing is forbidden, so it becomes somebody else; the program must be reachable for them.
+        // Root may do everything, so it runs as another user, who must be able to reach the program.
         let directory = try TemporaryDirectory()
         try manager.setAttributes([.posixPermissions: 0o755], ofItemAtPath: directory.path)
         let copy = "\(directory.path)/store-writer"
@@ -120,7 +120,7 @@ import Testing
         return (layout, altered.digest)
     }
 
-    /// Runs a script that mounts things nobody else sees. `$0` is the program, `$1` the path.
+    /// Runs a script in a mount namespace of its own. `$0` is the program, `$1` the path.
     private func inMountNamespace(_ script: String, _ path: String) async throws -> String {
         let user = getuid() == 0 ? [] : ["--map-root-user"]
         return try await ToolProcess.check(

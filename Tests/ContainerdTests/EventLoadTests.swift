@@ -7,7 +7,7 @@ import Testing
 @testable import ContainerdContentStore
 
 /// Very many changes leave nothing behind.
-@Suite(.timeLimit(.minutes(20))) struct ChurnTests {
+@Suite(.timeLimit(.minutes(20))) struct EventLoadTests {
     @Test func twentyFourThousandImageEventsLeaveIndexAndMemoryAsTheyWere() async throws {
         let daemon = try await ContainerdDaemon.start()
         var sample = SampleContent(seed: 51)
@@ -54,7 +54,7 @@ import Testing
         }
     }
 
-    /// Waits until only the one image is known, and says how much memory is in use.
+    /// Waits until only the one image is known, and returns the memory in use.
     private func settled(_ probe: Program, contents: Int) async throws -> Int {
         _ = try await eventually("only one image is left", detail: { probe.output + probe.errors }) {
             probe.write(line: "counts")
@@ -76,7 +76,7 @@ import Testing
     private func memory(of probe: Program) async throws -> Int {
         let answers = probe.output.split(separator: "\n").filter { $0.hasPrefix("memory") }.count
         probe.write(line: "memory")
-        return try await eventually("the memory is told") {
+        return try await eventually("the memory is reported") {
             let lines = probe.output.split(separator: "\n").filter { $0.hasPrefix("memory") }
             return lines.count > answers ? lines.last.flatMap { Int($0.dropFirst(7)) } : nil
         }

@@ -9,7 +9,7 @@ import Testing
 @testable import ContainerdContentStore
 
 /// The parts that need no containerd.
-@Suite struct LogicTests {
+@Suite struct ComponentTests {
     // MARK: HTTP/2 PING frames
 
     private func frame(_ type: UInt8, flags: UInt8 = 0, _ payload: [UInt8]) -> [UInt8] {
@@ -139,15 +139,15 @@ import Testing
 
     @Test func versionsAreCompared() {
         #expect(ContainerdVersion("1.6.20~ds1").isSupported)
-        #expect(!ContainerdVersion("1.6.20~ds1").tellsContentCreation)
+        #expect(!ContainerdVersion("1.6.20~ds1").reportsContentCreation)
         #expect(!ContainerdVersion("v1.5.9").isSupported)
         #expect(!ContainerdVersion("0.9.0").isSupported)
-        #expect(!ContainerdVersion("2.0.5").tellsContentCreation)
-        #expect(ContainerdVersion("v2.1.0-rc.1").tellsContentCreation)
-        #expect(ContainerdVersion("3.0").tellsContentCreation)
+        #expect(!ContainerdVersion("2.0.5").reportsContentCreation)
+        #expect(ContainerdVersion("v2.1.0-rc.1").reportsContentCreation)
+        #expect(ContainerdVersion("3.0").reportsContentCreation)
         // A development build is taken as it is, with what every version offers.
         #expect(ContainerdVersion("main-abcdef").isSupported)
-        #expect(!ContainerdVersion("main-abcdef").tellsContentCreation)
+        #expect(!ContainerdVersion("main-abcdef").reportsContentCreation)
     }
 
     // MARK: Pending work
@@ -167,7 +167,7 @@ import Testing
             let work = pending.take(now: now)
             #expect(work.contents.count == 1)
             asked += 1
-            for (digest, attempts) in work.contents { pending.retry(digest, attempts: attempts, now: now) }
+            for (digest, attempts) in work.contents { pending.scheduleRetry(digest, attempts: attempts, now: now) }
             #expect(pending.isEmpty)
             if let due = pending.nextDue {
                 #expect(due > now)
@@ -176,10 +176,10 @@ import Testing
         }
         #expect(asked == PendingWork.attemptLimit + 1)
         #expect(now - start == .milliseconds(20 * 127))
-        // What reading found gone is asked for once.
+        // Content that could not be read is checked once.
         pending.add(content: digests[1], mayAppear: false)
         let work = pending.take(now: now)
-        for (digest, attempts) in work.contents { pending.retry(digest, attempts: attempts, now: now) }
+        for (digest, attempts) in work.contents { pending.scheduleRetry(digest, attempts: attempts, now: now) }
         #expect(pending.isIdle)
     }
 
@@ -237,9 +237,9 @@ import Testing
             Issue.record("3 was opened")
             return
         }
-        #expect(directory.fault() == nil)
-        #expect(BlobDirectory(path: folder.path + "/none").fault() == .missing)
-        #expect(BlobDirectory(path: url(0).path).fault() == .notADirectory)
+        #expect(directory.accessError() == nil)
+        #expect(BlobDirectory(path: folder.path + "/none").accessError() == .missing)
+        #expect(BlobDirectory(path: url(0).path).accessError() == .notADirectory)
     }
 }
 

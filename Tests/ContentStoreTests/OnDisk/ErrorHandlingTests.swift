@@ -7,8 +7,8 @@ import Testing
 
 @testable import ContentStore
 
-/// What the operating system refuses for a while is not gone.
-@Suite struct TroubleTests {
+/// Errors of the operating system are not taken for missing files.
+@Suite struct ErrorHandlingTests {
     private var sample = SampleContent(seed: 600)
     private let layout: Layout
 
@@ -22,7 +22,7 @@ import Testing
         try layout.put(image)
         try layout.name(image.manifest.descriptor, "r.test/x:1")
         var options = OnDiskContentStore.Options()
-        // Nothing happens but what the test does.
+        // No changes but those of the test are processed.
         options.watchesChanges = false
         options.logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         let store = try await OnDiskContentStore.open(path: path ?? layout.path, options: options)
@@ -31,7 +31,7 @@ import Testing
         return (store, image, events)
     }
 
-    /// What was told, when the store has been closed.
+    /// The rest of the events, once the store was shut down.
     private func rest(_ events: ContentEvents.AsyncIterator) async -> [ContentEvent] {
         var events = events
         var result: [ContentEvent] = []
@@ -58,42 +58,42 @@ import Testing
         let (store, image, events) = try await openWithImage()
         try await store.tracker.perform { tracker in
             let blobs = try #require(tracker.catalog.directory(.sha256))
-            try Self.disabling([tracker.root.directory]) {
-                tracker.rescanOrKeep()
-                // One that could never be opened says nothing of a blob either.
+            try Self.disabling([tracker.directories.root.directory]) {
+                tracker.rescanContents()
+                // Nor is a blob taken for missing when its directory was never open.
                 let directories = tracker.catalog.directories
                 tracker.catalog.setDirectories([:])
-                for digest in image.digests { tracker.refresh(digest, .noticed) }
+                for digest in image.digests { tracker.blobs.update(digest, .found) }
                 tracker.catalog.setDirectories(directories)
             }
-            try Self.disabling([tracker.root.directory, blobs]) {
-                tracker.rescanOrKeep()
-                for digest in image.digests { tracker.refresh(digest, .noticed) }
+            try Self.disabling([tracker.directories.root.directory, blobs]) {
+                tracker.rescanContents()
+                for digest in image.digests { tracker.blobs.update(digest, .found) }
             }
-            tracker.rescanOrKeep()
+            tracker.rescanContents()
         }
         for digest in image.digests { #expect(try await store.open(digest) != nil) }
         #expect(try await store.images().count == 1)
-        store.close()
+        await store.shutdown()
         #expect(await rest(events) == [])
     }
 
-    @Test mutating func aDirectoryThatIsReallyGoneIsNoticed() async throws {
+    @Test mutating func aMissingDirectoryIsNoticed() async throws {
         let (store, image, events) = try await openWithImage()
         try FileManager.default.moveItem(atPath: "\(layout.path)/blobs", toPath: "\(layout.path)/elsewhere")
-        try await store.tracker.perform { $0.rescanOrKeep() }
+        try await store.tracker.perform { $0.rescanContents() }
         #expect(store.tracker.catalog.presentDigests == [])
         // Nor is a link followed to it.
         try FileManager.default.createSymbolicLink(
             atPath: "\(layout.path)/blobs", withDestinationPath: "\(layout.path)/elsewhere")
-        try await store.tracker.perform { $0.rescanOrKeep() }
+        try await store.tracker.perform { $0.rescanContents() }
         #expect(store.tracker.catalog.directories.isEmpty)
-        store.close()
-        let told = await rest(events)
-        for digest in image.digests { #expect(told.contains(.contentRemoved(digest))) }
+        await store.shutdown()
+        let received = await rest(events)
+        for digest in image.digests { #expect(received.contains(.contentRemoved(digest))) }
     }
 
-    @Test mutating func aRootThatCannotBeOpenedIsNotGone() async throws {
+    @Test mutating func aRootThatCannotBeOpenedIsNotMissing() async throws {
         let directory = try TemporaryDirectory()
         let files = FileManager.default
         let (path, other) = ("\(directory.path)/link", "\(directory.path)/other")
@@ -103,40 +103,39 @@ import Testing
         }
         try turn(to: layout.path)
         let (store, image, events) = try await openWithImage(path: path)
-        // A link to itself cannot be opened, but that is not to say that there is nothing.
+        // A link to itself cannot be opened, but is not a missing directory.
         try turn(to: path)
         for _ in 0..<3 {
             try await store.tracker.perform { tracker in
-                tracker.reconcile()
-                #expect(tracker.isRootInDoubt && !tracker.isRootGone)
-                #expect(tracker.isRootRetryScheduled)
+                tracker.rescan()
+                #expect(tracker.directories.rootState == .inaccessible)
+                #expect(!tracker.directories.scheduleRetry(), "one is scheduled already")
             }
         }
         for digest in image.digests { #expect(try await store.open(digest) != nil) }
         try turn(to: layout.path)
         try await store.tracker.perform { tracker in
-            tracker.reconcile()
-            #expect(!tracker.isRootInDoubt && !tracker.isRootGone)
+            tracker.rescan()
+            #expect(tracker.directories.rootState == .open)
         }
         for digest in image.digests { #expect(try await store.open(digest) != nil) }
-        store.close()
+        await store.shutdown()
         #expect(await rest(events) == [])
     }
 
-    @Test mutating func aRootThatIsReallyGoneIsNoticed() async throws {
+    @Test mutating func aMissingRootIsNoticed() async throws {
         let (store, image, events) = try await openWithImage()
         try FileManager.default.moveItem(atPath: layout.path, toPath: "\(layout.path)-away")
         try await store.tracker.perform { tracker in
-            tracker.reconcile()
-            #expect(tracker.isRootGone)
-            // The directory that is open still has everything, but it is not the layout any more.
-            tracker.needsRescan = true
-            tracker.flush()
+            tracker.rescan()
+            #expect(tracker.directories.rootState == .missing)
+            // The open directory still has everything, but it is not the layout any more.
+            tracker.requestRescan()
         }
         #expect(store.tracker.catalog.presentDigests == [])
-        store.close()
-        let told = await rest(events)
-        for digest in image.digests { #expect(told.contains(.contentRemoved(digest))) }
+        await store.shutdown()
+        let received = await rest(events)
+        for digest in image.digests { #expect(received.contains(.contentRemoved(digest))) }
     }
 
     @Test mutating func theWatchesOfAnotherRootEnd() async throws {
@@ -146,7 +145,7 @@ import Testing
         let recorder = EventRecorder(store)
         defer { recorder.stop() }
         try await recorder.wait("the blob") { $0.contents[blob.digest] != nil }
-        let old = try await store.tracker.perform { Held(watcher: $0.watcher) }
+        let old = try await store.tracker.perform { Held(watcher: $0.directories.watcher) }
         let next = try Layout()
         let more = sample.layer()
         try next.put(blob)
@@ -156,9 +155,9 @@ import Testing
         try await recorder.wait("what the new root has") {
             Set($0.contents.keys) == [blob.digest, more.digest]
         }
-        let new = try await store.tracker.perform { Held(watcher: $0.watcher) }
+        let new = try await store.tracker.perform { Held(watcher: $0.directories.watcher) }
         #expect(new.watcher != nil && new.watcher !== old.watcher)
-        // It hears of changes.
+        // It reports changes.
         let last = sample.layer()
         try layout.put(last)
         try await recorder.wait("a blob of the new root") { $0.contents[last.digest] != nil }
@@ -169,7 +168,7 @@ import Testing
     }
 
     /// The roots of two file systems often have the same inode number.
-    @Test func directoriesAreToldApartByFileSystemToo() throws {
+    @Test func directoriesDifferByFileSystem() throws {
         let (proc, sys) = (try Directory.open(path: "/proc"), try Directory.open(path: "/sys"))
         #expect(try proc.place != sys.place)
         #expect(try proc.place == Directory.open(path: "/proc/").place)
@@ -177,37 +176,38 @@ import Testing
 
     // MARK: Checks
 
-    @Test mutating func aCheckOfAnOldFileSaysNothingOfANewOne() async throws {
+    @Test mutating func aResultForAnOldFileDoesNotApplyToANewOne() async throws {
         let store = try await layout.open(watch: false)
         let blob = sample.layer()
         try layout.put(Array(blob.bytes.reversed()), as: blob.digest)
         let stale = FileIdentity(inode: 1, size: blob.descriptor.size, modified: 1)
         try await store.tracker.perform { tracker in
-            tracker.checked(blob.digest, .success(HashedFile(identity: stale, digest: blob.digest)))
+            tracker.blobs.finishHashing(blob.digest, .success(HashedFile(identity: stale, digest: blob.digest)))
             #expect(tracker.catalog.info(blob.digest) == nil)
-            tracker.accept(blob.digest, stale)
+            tracker.blobs.markValid(blob.digest, stale)
             #expect(tracker.catalog.info(blob.digest) == nil)
         }
         try layout.put(blob)
         try await store.tracker.perform { tracker in
             let status = try #require(try tracker.catalog.directory(.sha256)?.status(blob.digest.hex))
-            tracker.accept(blob.digest, status.identity)
+            tracker.blobs.markValid(blob.digest, status.identity)
             #expect(tracker.catalog.info(blob.digest) != nil)
-            // Nor does one that found the old file bad take the new one away.
-            tracker.checked(blob.digest, .success(HashedFile(identity: stale, digest: Digest.hash(.sha256, of: [1]))))
+            // Nor does the damage of the old file affect the new one.
+            tracker.blobs.finishHashing(
+                blob.digest, .success(HashedFile(identity: stale, digest: Digest.hash(.sha256, of: [1]))))
             #expect(tracker.catalog.info(blob.digest) != nil)
         }
     }
 
     // MARK: Memory
 
-    @Test mutating func onlyManifestsThatWereWrittenOrAskedForAreInMemory() async throws {
+    @Test mutating func onlyWrittenOrRequestedManifestsAreInMemory() async throws {
         let image = sample.image()
         try layout.put(image)
         let store = try await layout.open(watch: false)
         guard case .found(let content) = store.openImmediately(image.manifest.digest), case .file = content.body
         else {
-            Issue.record("in memory, though nobody asked for it")
+            Issue.record("in memory, though it was not requested")
             return
         }
         let other = sample.image()
