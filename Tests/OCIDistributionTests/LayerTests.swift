@@ -83,7 +83,7 @@ import Testing
 
     @Test(arguments: [1, 3, .max]) func findsTrailingGarbage(chunk: Int) throws {
         let compressed = try gzip(Self.content(300))
-        for garbage in [[0], [0, 0, 0, 0], [0x1F, 0], Array("garbage".utf8), [0x1F, 0x8B, 7, 7]] as [[UInt8]] {
+        for garbage in [[0x1F], [0, 0, 7], [0x1F, 0], Array("garbage".utf8), [0x1F, 0x8B, 7, 7]] as [[UInt8]] {
             #expect { try run(compressed + garbage, chunk: chunk) } throws: { error in
                 switch error as? LayerError {
                 case .trailingGarbage(let offset): (compressed.count...(compressed.count + 4)).contains(Int(offset))
@@ -92,6 +92,18 @@ import Testing
                 default: false
                 }
             }
+        }
+    }
+
+    @Test(arguments: [1, 7, 100_000]) func zerosAfterTheLastMemberAreIgnored(chunk: Int) throws {
+        let content = Self.content(3000, seed: 9)
+        let compressed = try gzip(content)
+        for count in [1, 2, 511] {
+            let result = try run(compressed + [UInt8](repeating: 0, count: count), chunk: chunk)
+            #expect(result.diffID == Digest.hash(of: content))
+        }
+        #expect(throws: LayerError.trailingGarbage(offset: Int64(compressed.count + 2))) {
+            try run(compressed + [0, 0] + compressed, chunk: chunk)
         }
     }
 

@@ -20,11 +20,11 @@ package struct ContentIndex: Sendable {
         var sources: [UInt32] = []
         /// Those of the sources that the backend reports for this content.
         var backendSources: [UInt32] = []
-        /// The names of images whose target this is.
-        var names: [Reference] = []
+        /// The number of names whose target this is, by source.
+        var nameCounts: [UInt32: UInt32] = [:]
 
         var isPresent: Bool { size >= 0 }
-        var isInUse: Bool { isPresent || !parents.isEmpty || !names.isEmpty }
+        var isInUse: Bool { isPresent || !parents.isEmpty || !nameCounts.isEmpty }
     }
 
     private var nodes: [Node?] = []
@@ -97,7 +97,7 @@ package struct ContentIndex: Sendable {
     /// Whether any image, or a manifest that is present, refers to the digest.
     package func isReferenced(_ digest: Digest) -> Bool {
         guard let id = ids[digest], let node = nodes[Int(id)] else { return false }
-        return !node.names.isEmpty || !node.parents.isEmpty
+        return !node.nameCounts.isEmpty || !node.parents.isEmpty
     }
 
     /// The size in bytes in the descriptor of a present manifest; `nil` when none refers to the content.
@@ -221,7 +221,7 @@ package struct ContentIndex: Sendable {
         if old?.digest != image.target.digest {
             let source = sources.retain(ContentSource(reference), kind: .image)
             let id = node(for: image.target.digest)
-            update(id) { $0.names.append(reference) }
+            update(id) { $0.nameCounts[source, default: 0] += 1 }
             add(source: source, to: id, changed: &changed)
             if let old { removeName(of: old.digest, reference, changed: &changed) }
         }
@@ -241,14 +241,15 @@ package struct ContentIndex: Sendable {
     }
 
     private mutating func removeName(of digest: Digest, _ reference: Reference, changed: inout Set<UInt32>) {
-        guard let id = ids[digest] else { return }
+        guard let id = ids[digest], let number = sources.number(of: ContentSource(reference), kind: .image) else {
+            return
+        }
         update(id) { node in
-            if let index = node.names.firstIndex(of: reference) { node.names.remove(at: index) }
+            let count = node.nameCounts[number] ?? 0
+            node.nameCounts[number] = count > 1 ? count - 1 : nil
         }
-        if let number = sources.number(of: ContentSource(reference), kind: .image) {
-            remove(source: number, from: id, changed: &changed)
-            sources.release(number)
-        }
+        remove(source: number, from: id, changed: &changed)
+        sources.release(number)
         pruneIfUnreferenced(id)
     }
 
@@ -306,9 +307,7 @@ package struct ContentIndex: Sendable {
             guard let node = nodes[Int(id)], case .present(let index) = node.sources.position(of: source) else {
                 continue
             }
-            let isDirect =
-                node.backendSources.contains(source)
-                || node.names.contains { sources.number(of: ContentSource($0), kind: .image) == source }
+            let isDirect = node.backendSources.contains(source) || node.nameCounts[source] != nil
             if isDirect || node.parents.contains(where: { has(source: source, $0) }) { continue }
             update(id) { _ = $0.sources.remove(at: index) }
             changed.insert(id)

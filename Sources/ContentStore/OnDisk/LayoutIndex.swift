@@ -6,16 +6,33 @@ import OCIDistribution
     import Foundation
 #endif
 
-/// The `index.json` of an image layout (OCI image specification, image-layout.md): which manifests it holds and under
-/// which names. Unknown fields are preserved when it is written again.
+/// The format of the `index.json` of an image layout (OCI image specification, image-layout.md): the manifests of the layout
+/// and their names.
+///
+/// The file is read and written in pieces, so that memory does not grow with its size. Fields of other programs are copied
+/// as they are when a name is changed.
 struct LayoutIndex: Sendable {
     static let fileName = "index.json"
-    /// A larger file is refused, in bytes.
-    static let sizeLimit = 4 << 20
+    /// A larger file is refused, in bytes. 100,000 names are about 40 MB.
+    static let sizeLimit = 512 << 20
+    /// An element of `manifests`, or another member, with more bytes is refused.
+    static let elementLimit = 4 << 20
+    /// Further names are skipped.
+    static let nameLimit = 500_000
     /// The annotation with the full name, as containerd writes it.
     static let fullNameAnnotation = "io.containerd.image.name"
     /// The annotation of the OCI specification; a full name, or only a tag.
     static let nameAnnotation = "org.opencontainers.image.ref.name"
+
+    /// The file's path, for messages.
+    let path: String
+    /// The repository of names that are only a tag; `nil` to skip them.
+    let bareTags: ContentSource?
+
+    /// An index without manifests.
+    static let empty = #"{"schemaVersion":2,"mediaType":"\#(MediaType.imageIndex.rawValue)","manifests":[]}"#
+
+    // MARK: Reading
 
     /// One element of `manifests`.
     struct Entry: Sendable {
@@ -23,197 +40,268 @@ struct LayoutIndex: Sendable {
         var descriptor: Descriptor
     }
 
-    private var root: [String: PreservedJSON]
-    private var elements: [PreservedJSON]
-    private let bareTags: ContentSource?
+    /// The names of an index, and the problems of elements that have none.
+    struct Names: Sendable {
+        fileprivate(set) var targets: [Reference: Descriptor] = [:]
+        /// The first 20 problems.
+        fileprivate(set) var problems: [String] = []
 
-    /// An empty index.
-    init(bareTags: ContentSource?) {
-        root = ["schemaVersion": .integer(2), "mediaType": .string(MediaType.imageIndex.rawValue)]
-        elements = []
-        self.bareTags = bareTags
+        fileprivate mutating func add(_ problem: String) {
+            if problems.count < 20 { problems.append(problem) }
+        }
     }
 
-    /// Parses an `index.json`.
+    /// Reads all names.
     ///
-    /// - Parameters:
-    ///   - path: for messages.
-    ///   - bareTags: the repository that names with nothing but a tag belong to; `nil` to skip them.
-    /// - Throws: ``ContentStoreError/malformedIndex(path:reason:)`` when it is not an index. Single elements that cannot
-    ///   be parsed are skipped.
-    init(parsing bytes: [UInt8], path: String, bareTags: ContentSource?) throws(ContentStoreError) {
-        let json: PreservedJSON
-        do {
-            json = try PreservedJSON.parse(bytes)
+    /// - Throws: ``ContentStoreError/malformedIndex(path:reason:)`` when it is not an index, or why it cannot be read. Elements
+    ///   that cannot be parsed are skipped.
+    func readNames(_ source: @escaping JSONReader.Source) throws(ContentStoreError) -> Names {
+        var names = Names()
+        try forEachEntry(JSONReader(source: source)) { position, result in
+            switch result {
+            case .failure(let problem): names.add("manifest \(position)\(problem.description)")
+            case .success(let entry):
+                guard let reference = entry.reference else { return }
+                guard names.targets.count < Self.nameLimit || names.targets[reference] != nil else {
+                    return names.add("more than \(Self.nameLimit) names; the others are skipped")
+                }
+                if let old = names.targets.updateValue(entry.descriptor, forKey: reference),
+                    old.digest != entry.descriptor.digest
+                {
+                    names.add(
+                        "\(reference) occurs more than once; its last element, \(entry.descriptor.digest), counts")
+                }
+            }
+        }
+        return names
+    }
+
+    /// Why an element has no name, as the end of a sentence.
+    struct Problem: Error, CustomStringConvertible {
+        var description: String
+    }
+
+    /// Calls `body` with each element of `manifests` and its position. An element with a valid digest and an invalid name is
+    /// a failure.
+    func forEachEntry(
+        _ reader: JSONReader, _ body: (Int, Result<Entry, Problem>) -> Void
+    ) throws(ContentStoreError) {
+        var position = 0
+        try forEachPart(reader) { (part) throws(ContentStoreError) in
+            guard case .element(let bytes) = part else { return }
+            body(position, parse(bytes))
+            position += 1
+        }
+    }
+
+    private func parse(_ element: [UInt8]) -> Result<Entry, Problem> {
+        guard let fields = Fields.parse(element) else { return .failure(Problem(description: " cannot be parsed")) }
+        guard let text = fields.digest else { return .failure(Problem(description: " has no digest")) }
+        let digest: Digest
+        do throws(DigestError) {
+            digest = try Digest(parsing: text)
         } catch {
-            throw .malformedIndex(path: path, reason: bytes.isEmpty ? "it is empty" : "it is not valid JSON")
+            return .failure(Problem(description: ": \(error)"))
         }
-        guard let root = json.object else { throw .malformedIndex(path: path, reason: "it is not a JSON object") }
-        let manifests = root["manifests"] ?? .array([])
-        guard let elements = manifests == .null ? [] : manifests.array else {
-            throw .malformedIndex(path: path, reason: "manifests is not a list")
+        switch name(fields) {
+        case .failure(let problem): return .failure(Problem(description: " (\(digest)): \(problem)"))
+        case .success(let reference):
+            // Size and type are hints, which those of the content replace.
+            let descriptor = Descriptor(
+                mediaType: fields.mediaType.map { MediaType(rawValue: $0) } ?? .octetStream, digest: digest,
+                size: max(0, fields.size ?? 0))
+            return .success(Entry(reference: reference, descriptor: descriptor))
         }
-        self.root = root
-        self.elements = elements
-        self.bareTags = bareTags
     }
 
-    /// The elements that can be parsed, in order, and the problems of the others.
-    func entries() -> (entries: [Entry], problems: [String]) {
-        var entries: [Entry] = []
-        var problems: [String] = []
-        for (position, element) in elements.enumerated() {
-            guard let text = element["digest"]?.string else {
-                problems.append("manifest \(position) has no digest")
-                continue
-            }
-            let digest: Digest
-            do throws(DigestError) {
-                digest = try Digest(parsing: text)
-            } catch {
-                problems.append("manifest \(position): \(error)")
-                continue
-            }
-            let (reference, problem) = name(of: element)
-            if let problem { problems.append("manifest \(position) (\(digest)): \(problem)") }
-            entries.append(
-                Entry(
-                    reference: reference,
-                    // Size and type are hints, which those of the content replace.
-                    descriptor: Descriptor(
-                        mediaType: element["mediaType"]?.string.map { MediaType(rawValue: $0) } ?? .octetStream,
-                        digest: digest, size: max(0, element["size"]?.integer ?? 0))))
-        }
-        return (entries, problems)
-    }
-
-    /// Makes a name lead to one manifest.
-    mutating func set(_ reference: Reference, to target: Descriptor) {
-        remove(reference)
-        var fields: [String: PreservedJSON] = [
-            "mediaType": .string(target.mediaType.rawValue),
-            "digest": .string(target.digest.description),
-            "size": .integer(target.size),
-        ]
-        var annotations = (target.annotations ?? [:]).mapValues { PreservedJSON.string($0) }
-        // Both, so that containerd finds it by the one and skopeo by the other.
-        annotations[Self.fullNameAnnotation] = .string(reference.description)
-        annotations[Self.nameAnnotation] = .string(reference.description)
-        fields["annotations"] = .object(annotations)
-        elements.append(.object(fields))
-    }
-
-    /// Removes a name with its elements.
-    ///
-    /// - Returns: whether there was one.
-    @discardableResult
-    mutating func remove(_ reference: Reference) -> Bool {
-        let kept = elements.filter { name(of: $0).reference != reference }
-        defer { elements = kept }
-        return kept.count < elements.count
-    }
-
-    /// The bytes to write.
-    func encoded() throws -> [UInt8] {
-        var root = root
-        root["manifests"] = .array(elements)
-        return try PreservedJSON.object(root).encoded()
-    }
-
-    private func name(of element: PreservedJSON) -> (reference: Reference?, problem: String?) {
-        let annotations = element["annotations"]
-        guard
-            let text = annotations?[Self.fullNameAnnotation]?.string ?? annotations?[Self.nameAnnotation]?.string
-        else { return (nil, nil) }
+    private func name(_ fields: Fields) -> Result<Reference?, Problem> {
+        guard let text = fields.fullName ?? fields.name else { return .success(nil) }
         do throws(ReferenceError) {
             let reference = try Reference(parsing: text)
             guard reference.tag != nil || reference.digest != nil else {
-                return (nil, "the name \(text) has neither a tag nor a digest")
+                return .failure(Problem(description: "the name \(text) has neither a tag nor a digest"))
             }
-            return (reference, nil)
+            return .success(reference)
         } catch {
             if let bareTags,
                 let reference = try? Reference(
                     registry: bareTags.registry, repository: bareTags.repository, tag: text)
             {
-                return (reference, nil)
+                return .success(reference)
             }
-            return (nil, "its name is skipped, as it names no registry: \(error)")
+            return .failure(Problem(description: "its name is skipped, as it names no registry: \(error)"))
         }
+    }
+
+    // MARK: Writing
+
+    /// A change of one name.
+    enum Edit: Sendable {
+        /// Makes a name lead to one manifest.
+        case set(Reference, Descriptor)
+        /// Removes a name with its elements.
+        case remove(Reference)
+    }
+
+    /// Copies an index with a change.
+    ///
+    /// - Parameter write: receives the bytes of the new index, in pieces.
+    /// - Returns: whether the new index differs.
+    /// - Throws: as ``readNames(_:)``, and what `write` throws.
+    func apply(
+        _ edit: Edit, to reader: JSONReader, write: ([UInt8]) throws(ContentStoreError) -> Void
+    ) throws(ContentStoreError) -> Bool {
+        let reference: Reference
+        var added: [UInt8]?
+        switch edit {
+        case .remove(let name): reference = name
+        case .set(let name, let target):
+            reference = name
+            added = try encode(target, as: name)
+        }
+        var isChanged = added != nil
+        var separator: [UInt8] = []
+        var hasManifests = false
+        func finishManifests() throws(ContentStoreError) {
+            if let added { try write(separator + added) }
+            try write([UInt8(ascii: "]")])
+        }
+        try write([UInt8(ascii: "{")])
+        var memberSeparator: [UInt8] = []
+        try forEachPart(reader) { (part) throws(ContentStoreError) in
+            switch part {
+            case .member(let bytes):
+                try write(memberSeparator + bytes)
+                memberSeparator = [UInt8(ascii: ",")]
+            case .manifestsBegin:
+                try write(memberSeparator + Array(#""manifests":["#.utf8))
+                memberSeparator = [UInt8(ascii: ",")]
+                hasManifests = true
+            case .element(let bytes):
+                if case .success(let entry) = parse(bytes), entry.reference == reference {
+                    isChanged = true
+                    return
+                }
+                try write(separator + bytes)
+                separator = [UInt8(ascii: ",")]
+            case .manifestsEnd: try finishManifests()
+            }
+        }
+        if !hasManifests {
+            try write(memberSeparator + Array(#""manifests":["#.utf8))
+            try finishManifests()
+        }
+        try write([UInt8(ascii: "}")])
+        return isChanged
+    }
+
+    private func encode(_ target: Descriptor, as reference: Reference) throws(ContentStoreError) -> [UInt8] {
+        var element = Descriptor(mediaType: target.mediaType, digest: target.digest, size: target.size)
+        // Both, so that containerd finds it by the one and skopeo by the other.
+        element.annotations = (target.annotations ?? [:]).merging([
+            Self.fullNameAnnotation: reference.description, Self.nameAnnotation: reference.description,
+        ]) { _, new in new }
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        guard let bytes = try? encoder.encode(element) else {
+            throw .malformedIndex(path: path, reason: "\(reference) cannot be written")
+        }
+        return [UInt8](bytes)
+    }
+
+    // MARK: The structure
+
+    /// A part of an index, in the order of the file.
+    private enum Part {
+        /// A member other than `manifests`: key, colon and value.
+        case member([UInt8])
+        case manifestsBegin
+        /// An element of `manifests`.
+        case element([UInt8])
+        case manifestsEnd
+    }
+
+    private func forEachPart(
+        _ reader: JSONReader, _ body: (Part) throws(ContentStoreError) -> Void
+    ) throws(ContentStoreError) {
+        var reader = reader
+        var problem: ContentStoreError?
+        /// Errors of `body` pass through the reader as errors of its source.
+        func pass(_ part: Part) throws(JSONReader.Failure) {
+            do throws(ContentStoreError) { try body(part) } catch { throw .source(error) }
+        }
+        func malformed(_ reason: String) -> ContentStoreError { .malformedIndex(path: path, reason: reason) }
+        do throws(JSONReader.Failure) {
+            guard let first = try reader.peekToken() else { throw .source(malformed("it is empty")) }
+            guard first == UInt8(ascii: "{") else { throw .source(malformed("it is not a JSON object")) }
+            var hasManifests = false
+            try reader.readObject { (reader, key) throws(JSONReader.Failure) in
+                guard key == "manifests" else {
+                    let value = try reader.captureValue(limit: Self.elementLimit)
+                    return try pass(.member(JSONReader.quoted(key) + [UInt8(ascii: ":")] + value))
+                }
+                guard !hasManifests else { throw .source(malformed("manifests occurs more than once")) }
+                hasManifests = true
+                let next = try reader.peekToken()
+                guard next == UInt8(ascii: "[") || next == UInt8(ascii: "n") else {
+                    throw .source(malformed("manifests is not a list"))
+                }
+                try pass(.manifestsBegin)
+                if next == UInt8(ascii: "n") {
+                    // Go writes an empty list as null.
+                    try reader.skipValue()
+                } else {
+                    try reader.readArray { (reader) throws(JSONReader.Failure) in
+                        try pass(.element(try reader.captureValue(limit: Self.elementLimit)))
+                    }
+                }
+                try pass(.manifestsEnd)
+            }
+            try reader.finish()
+        } catch {
+            switch error {
+            case .malformed: problem = malformed("it is not valid JSON")
+            case .tooLarge(let limit): problem = malformed("a value has more than \(limit) bytes")
+            case .source(let reason): problem = reason
+            }
+        }
+        if let problem { throw problem }
     }
 }
 
-/// A JSON value that is written as it was read, so that fields of other programs in an `index.json` are preserved.
-enum PreservedJSON: Sendable, Hashable, Codable {
-    case null
-    case bool(Bool)
-    case integer(Int64)
-    case number(Double)
-    case string(String)
-    case array([PreservedJSON])
-    case object([String: PreservedJSON])
+/// The fields of an element that name it and describe its target. Fields of another type count as absent.
+private struct Fields {
+    var digest: String?
+    var mediaType: String?
+    var size: Int64?
+    var fullName: String?
+    var name: String?
 
-    init(from decoder: any Decoder) throws {
-        let value = try decoder.singleValueContainer()
-        if value.decodeNil() {
-            self = .null
-        } else if let bool = try? value.decode(Bool.self) {
-            self = .bool(bool)
-        } else if let integer = try? value.decode(Int64.self) {
-            self = .integer(integer)
-        } else if let number = try? value.decode(Double.self) {
-            self = .number(number)
-        } else if let string = try? value.decode(String.self) {
-            self = .string(string)
-        } else if let array = try? value.decode([PreservedJSON].self) {
-            self = .array(array)
-        } else {
-            self = .object(try value.decode([String: PreservedJSON].self))
+    /// Reads the fields of an element; nil when it is not an object.
+    static func parse(_ element: [UInt8]) -> Fields? {
+        var reader = JSONReader(element)
+        var fields = Fields()
+        do throws(JSONReader.Failure) {
+            try reader.readObject { (reader, key) throws(JSONReader.Failure) in
+                switch key {
+                case "digest": fields.digest = try reader.readStringIfAny()
+                case "mediaType": fields.mediaType = try reader.readStringIfAny()
+                case "size": fields.size = try reader.readIntegerIfAny()
+                case "annotations":
+                    guard try reader.peekToken() == UInt8(ascii: "{") else { return try reader.skipValue() }
+                    try reader.readObject { (reader, key) throws(JSONReader.Failure) in
+                        switch key {
+                        case LayoutIndex.fullNameAnnotation: fields.fullName = try reader.readStringIfAny()
+                        case LayoutIndex.nameAnnotation: fields.name = try reader.readStringIfAny()
+                        default: try reader.skipValue()
+                        }
+                    }
+                default: try reader.skipValue()
+                }
+            }
+        } catch {
+            return nil
         }
-    }
-
-    func encode(to encoder: any Encoder) throws {
-        var container = encoder.singleValueContainer()
-        switch self {
-        case .null: try container.encodeNil()
-        case .bool(let value): try container.encode(value)
-        case .integer(let value): try container.encode(value)
-        case .number(let value): try container.encode(value)
-        case .string(let value): try container.encode(value)
-        case .array(let value): try container.encode(value)
-        case .object(let value): try container.encode(value)
-        }
-    }
-
-    subscript(key: String) -> PreservedJSON? {
-        if case .object(let fields) = self { fields[key] } else { nil }
-    }
-
-    var string: String? {
-        if case .string(let value) = self { value } else { nil }
-    }
-
-    var integer: Int64? {
-        if case .integer(let value) = self { value } else { nil }
-    }
-
-    var array: [PreservedJSON]? {
-        if case .array(let value) = self { value } else { nil }
-    }
-
-    var object: [String: PreservedJSON]? {
-        if case .object(let value) = self { value } else { nil }
-    }
-
-    /// Parses JSON; nesting is limited by the decoder.
-    static func parse(_ bytes: [UInt8]) throws -> PreservedJSON {
-        try JSONDecoder().decode(PreservedJSON.self, from: Data(bytes))
-    }
-
-    /// Writes JSON with its keys in order.
-    func encoded() throws -> [UInt8] {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        return [UInt8](try encoder.encode(self))
+        return fields
     }
 }

@@ -55,34 +55,43 @@ struct LayoutRoot: Sendable {
         return LayoutRoot(directory: directory)
     }
 
-    /// Reads `index.json`.
+    /// Reads `index.json` in pieces, again when it was changed in place meanwhile; it is normally replaced by a rename.
     ///
-    /// - Returns: its bytes and its state at that time.
+    /// - Returns: the result of `body`, and the state of the file that was read.
     /// - Throws: ``ContentStoreError/notALayout(path:reason:)`` when there is none,
-    ///   ``ContentStoreError/malformedIndex(path:reason:)`` when it is too large.
-    func readIndex() throws(ContentStoreError) -> (bytes: [UInt8], identity: FileIdentity) {
-        let name = LayoutIndex.fileName
-        let path = "\(directory.path)/\(name)"
-        // Read again when it was changed in place while being read; it is normally replaced by a rename.
+    ///   ``ContentStoreError/malformedIndex(path:reason:)`` when it is too large, or what `body` throws.
+    func readIndex<Result>(
+        _ body: (@escaping JSONReader.Source) throws(ContentStoreError) -> Result
+    ) throws(ContentStoreError) -> (result: Result, identity: FileIdentity) {
         for _ in 0..<3 {
-            let file: OpenFile
-            do throws(ContentStoreError) {
-                guard let found = try directory.openFile(name) else {
-                    throw ContentStoreError.notALayout(path: directory.path, reason: "it has no \(name)")
-                }
-                file = found
-            } catch .io(_, let number) where number == FileError.loop || number == FileError.invalid {
-                throw .malformedIndex(path: path, reason: "it is not a regular file")
-            }
-            let identity = try file.status().identity
-            guard let bytes = try file.readAll(limit: LayoutIndex.sizeLimit) else {
+            let file = try openIndex()
+            let identity = try file.identity
+            guard identity.size <= LayoutIndex.sizeLimit else {
                 throw .malformedIndex(
-                    path: path,
+                    path: indexPath,
                     reason: "it has \(identity.size) bytes, more than the \(LayoutIndex.sizeLimit) that are read")
             }
-            if try file.status().identity == identity { return (bytes, identity) }
+            do throws(ContentStoreError) {
+                let result = try body(file.read)
+                if try file.identity == identity { return (result, identity) }
+            } catch {
+                if try file.identity == identity { throw error }
+            }
         }
-        throw .malformedIndex(path: path, reason: "it changes while it is read")
+        throw .malformedIndex(path: indexPath, reason: "it changes while it is read")
+    }
+
+    private var indexPath: String { "\(directory.path)/\(LayoutIndex.fileName)" }
+
+    private func openIndex() throws(ContentStoreError) -> SharedFile {
+        do throws(ContentStoreError) {
+            guard let file = try directory.openFile(LayoutIndex.fileName) else {
+                throw ContentStoreError.notALayout(path: directory.path, reason: "it has no \(LayoutIndex.fileName)")
+            }
+            return SharedFile(file)
+        } catch .io(_, let number) where number == FileError.loop || number == FileError.invalid {
+            throw .malformedIndex(path: indexPath, reason: "it is not a regular file")
+        }
     }
 
     /// The directory of this library's own files, if there is one.
@@ -109,18 +118,34 @@ struct LayoutRoot: Sendable {
         } catch .io(_, let number) where number == FileError.loop || number == FileError.invalid {
             throw .notALayout(path: path, reason: "\(markerName) is not a regular file")
         }
-        guard let bytes, let json = try? PreservedJSON.parse(bytes),
-            let version = json["imageLayoutVersion"]?.string
-        else {
+        guard let version = bytes.flatMap(layoutVersion) else {
             throw .notALayout(path: path, reason: "\(markerName) has no imageLayoutVersion")
         }
         guard version.hasPrefix("1.0.") else { throw .unsupportedLayoutVersion(path: path, version: version) }
     }
 
+    /// The version in an `oci-layout` file; nil when there is none.
+    private static func layoutVersion(_ marker: [UInt8]) -> String? {
+        var reader = JSONReader(marker)
+        var version: String?
+        do throws(JSONReader.Failure) {
+            try reader.readObject { (reader, key) throws(JSONReader.Failure) in
+                if key == "imageLayoutVersion" {
+                    version = try reader.readStringIfAny()
+                } else {
+                    try reader.skipValue()
+                }
+            }
+            try reader.finish()
+            return version
+        } catch {
+            return nil
+        }
+    }
+
     private static func writeEmptyIndexIfMissing(in directory: Directory) throws(ContentStoreError) {
         guard try directory.status(LayoutIndex.fileName) == nil else { return }
-        guard let bytes = try? LayoutIndex(bareTags: nil).encoded() else { return }
-        try write(bytes, to: LayoutIndex.fileName, in: directory)
+        try write(Array(LayoutIndex.empty.utf8), to: LayoutIndex.fileName, in: directory)
     }
 
     /// Writes a whole file so that it is there with all of its bytes or not at all. Another process that does the same
@@ -141,31 +166,63 @@ extension LayoutRoot {
     /// the file just before the rename, the edit is repeated. (Between that check and the rename a change could still be
     /// lost, as with every other program that writes layouts.)
     ///
-    /// - Parameter change: makes the change; `false` when there is nothing to do.
     /// - Returns: `false` when another process holds the lock.
-    func editIndex(
-        bareTags: ContentSource?, _ change: (inout LayoutIndex) -> Bool
-    ) throws(ContentStoreError) -> Bool {
+    func editIndex(bareTags: ContentSource?, _ edit: LayoutIndex.Edit) throws(ContentStoreError) -> Bool {
         let lock = try makePrivateDirectory().openForWriting(Self.lockName, exclusively: false)
         guard try lock.tryLock() else { return false }
-        let path = "\(directory.path)/\(LayoutIndex.fileName)"
+        let index = LayoutIndex(path: indexPath, bareTags: bareTags)
         for _ in 0..<16 {
-            let (bytes, identity) = try readIndex()
-            var index = try LayoutIndex(parsing: bytes, path: path, bareTags: bareTags)
-            guard change(&index) else { return true }
-            guard let encoded = try? index.encoded() else {
-                throw .malformedIndex(path: path, reason: "it cannot be written again")
+            let (new, identity) = try readIndex { (source) throws(ContentStoreError) in
+                try copyIndex(index, source, edit)
             }
-            guard encoded.count <= LayoutIndex.sizeLimit else {
-                throw .noSpace("\(path) would have more than \(LayoutIndex.sizeLimit) bytes")
-            }
-            let file = try IngestFile.create(in: makeIngestDirectory())
-            try file.append(encoded)
-            try file.finishWriting()
+            guard let new else { return true }
+            try new.finishWriting()
             guard try directory.status(LayoutIndex.fileName)?.identity == identity else { continue }
-            try file.publish(as: LayoutIndex.fileName, in: directory)
+            try new.publish(as: LayoutIndex.fileName, in: directory)
             return true
         }
-        throw .unavailable("\(path) is changed by another program all the time")
+        throw .unavailable("\(indexPath) is changed by another program all the time")
+    }
+
+    /// Writes a changed copy of an index; nil when the edit changes nothing.
+    private func copyIndex(
+        _ index: LayoutIndex, _ source: @escaping JSONReader.Source, _ edit: LayoutIndex.Edit
+    ) throws(ContentStoreError) -> IngestFile? {
+        let file = try IngestFile.create(in: makeIngestDirectory())
+        var size = 0
+        var buffer: [UInt8] = []
+        let isChanged = try index.apply(edit, to: JSONReader(source: source)) { (bytes) throws(ContentStoreError) in
+            size += bytes.count
+            guard size <= LayoutIndex.sizeLimit else {
+                throw ContentStoreError.noSpace("\(indexPath) would have more than \(LayoutIndex.sizeLimit) bytes")
+            }
+            buffer += bytes
+            guard buffer.count >= 64 << 10 else { return }
+            try file.append(buffer)
+            buffer.removeAll(keepingCapacity: true)
+        }
+        try file.append(buffer)
+        return isChanged ? file : nil
+    }
+}
+
+/// An open file that a closure can read.
+private final class SharedFile {
+    private let file: OpenFile
+
+    init(_ file: consuming OpenFile) { self.file = file }
+
+    var identity: FileIdentity {
+        get throws(ContentStoreError) { try file.status().identity }
+    }
+
+    /// Fills a buffer from an offset; see ``JSONReader/Source``.
+    func read(_ buffer: inout [UInt8], at offset: Int64) throws(ContentStoreError) -> Int {
+        let result = buffer.withUnsafeMutableBytes { bytes -> Result<Int, ContentStoreError> in
+            do throws(ContentStoreError) { return .success(try file.read(into: bytes, at: offset)) } catch {
+                return .failure(error)
+            }
+        }
+        return try result.get()
     }
 }

@@ -234,17 +234,14 @@ public final class OnDiskContentStore: WritableContentStore, Service {
         var target = target
         target.size = info.size
         if info.mediaType.isManifest { target.mediaType = info.mediaType }
-        try await editIndex { [target] index in
-            index.set(reference, to: target)
-            return true
-        }
+        try await editIndex(.set(reference, target))
     }
 
     /// Removes a name from `index.json`.
     ///
     /// - Throws: as ``tag(_:as:)``.
     public func untag(_ reference: Reference) async throws {
-        try await editIndex { $0.remove(reference) }
+        try await editIndex(.remove(reference))
     }
 
     /// Removes the file of a digest.
@@ -261,17 +258,17 @@ public final class OnDiskContentStore: WritableContentStore, Service {
         try await tracker.update(digest, .found)
     }
 
-    private func editIndex(_ change: @escaping @Sendable (inout LayoutIndex) -> Bool) async throws {
-        try await indexEdits.withLock { try await self.editIndexNow(change) }
+    private func editIndex(_ edit: LayoutIndex.Edit) async throws {
+        try await indexEdits.withLock { try await self.editIndexNow(edit) }
     }
 
-    private func editIndexNow(_ change: @escaping @Sendable (inout LayoutIndex) -> Bool) async throws {
+    private func editIndexNow(_ edit: LayoutIndex.Edit) async throws {
         let root = try await tracker.writableRoot()
         let started = ContinuousClock.now
         while true {
             do {
                 let isDone = try await FileWork.run { [options] in
-                    try root.editIndex(bareTags: options.bareTags, change)
+                    try root.editIndex(bareTags: options.bareTags, edit)
                 }
                 if isDone { break }
                 guard ContinuousClock.now - started < options.lockTimeout else {

@@ -123,9 +123,14 @@ final class LayoutCatalog: Sendable {
         }
     }
 
-    func setImage(_ image: StoredImage) { change { $0.index.setImage(image, events: &$1) } }
-
-    func removeImage(_ reference: Reference) { change { $0.index.removeImage(reference, events: &$1) } }
+    /// Replaces all images. Other threads may read between two changes.
+    func setImages(_ targets: [Reference: Descriptor]) {
+        for (reference, target) in targets {
+            change { $0.index.setImage(StoredImage(reference: reference, target: target), events: &$1) }
+        }
+        let removed = state.withLockedValue { state in state.index.references.filter { targets[$0] == nil } }
+        for reference in removed { change { $0.index.removeImage(reference, events: &$1) } }
+    }
 
     /// Ends bringing a manifest into memory; `bytes` are its verified bytes, if its file was still in that state.
     func warmed(_ digest: Digest, identity: FileIdentity, bytes: [UInt8]?) {

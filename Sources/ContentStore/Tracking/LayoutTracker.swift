@@ -8,7 +8,7 @@ import OCIDistribution
 ///
 /// ```
 /// inotify ──► PendingChanges ──► BlobTracker ──► LayoutCatalog ──► subscribers
-/// timer ────► rescan             LayoutNames ──►
+/// timer ────► rescan             LayoutIndex ──►
 ///             LayoutDirectories: the root, the directories in it, the watches on them
 /// ```
 ///
@@ -30,7 +30,8 @@ final class LayoutTracker: @unchecked Sendable {
     // Used on the queue only.
     let directories: LayoutDirectories
     let blobs: BlobTracker
-    private var names = LayoutNames()
+    /// The state of the `index.json` that the names were read from.
+    private var indexIdentity: FileIdentity?
     private var pending = PendingChanges()
     private var timer: (any DispatchSourceTimer)?
 
@@ -220,7 +221,7 @@ final class LayoutTracker: @unchecked Sendable {
         switch directories.reopenRoot() {
         case .open:
             startWatching()
-            names.invalidate()
+            indexIdentity = nil
             blobs.loadRecords()
             requestRescan()
         case .inaccessible:
@@ -228,7 +229,8 @@ final class LayoutTracker: @unchecked Sendable {
         case .missing:
             pending.reset()
             for digest in catalog.presentDigests { catalog.remove(digest) }
-            apply(names.replace(with: [:], identity: nil))
+            catalog.setImages([:])
+            indexIdentity = nil
             scheduleRootRetry()
         }
     }
@@ -246,17 +248,14 @@ final class LayoutTracker: @unchecked Sendable {
 
     private func readNames() throws(ContentStoreError) {
         let root = directories.root
-        if names.isCurrent((try? root.directory.status(LayoutIndex.fileName))?.identity) { return }
-        let (bytes, identity) = try root.readIndex()
-        let index = try LayoutIndex(
-            parsing: bytes, path: "\(path)/\(LayoutIndex.fileName)", bareTags: options.bareTags)
-        let (entries, problems) = index.entries()
-        for problem in problems.prefix(20) { log.warnOnce("index.json: \(problem)") }
-        var targets: [Reference: Descriptor] = [:]
-        for entry in entries {
-            if let reference = entry.reference { targets[reference] = entry.descriptor }
+        if let indexIdentity, (try? root.directory.status(LayoutIndex.fileName))?.identity == indexIdentity { return }
+        let index = LayoutIndex(path: "\(path)/\(LayoutIndex.fileName)", bareTags: options.bareTags)
+        let (names, identity) = try root.readIndex { (source) throws(ContentStoreError) in
+            try index.readNames(source)
         }
-        apply(names.replace(with: targets, identity: identity))
+        for problem in names.problems { log.warnOnce("index.json: \(problem)") }
+        catalog.setImages(names.targets)
+        indexIdentity = identity
     }
 
     private func reloadNamesOrKeep() {
@@ -264,39 +263,6 @@ final class LayoutTracker: @unchecked Sendable {
             try readNames()
         }
     }
-
-    private func apply(_ change: LayoutNames.Change) {
-        for image in change.set { catalog.setImage(image) }
-        for reference in change.removed { catalog.removeImage(reference) }
-    }
-}
-
-/// The names of an `index.json`, and the state of the file they were read from.
-struct LayoutNames {
-    /// The difference between two sets of names.
-    struct Change {
-        var set: [StoredImage]
-        var removed: [Reference]
-    }
-
-    private var targets: [Reference: Descriptor] = [:]
-    private var identity: FileIdentity?
-
-    /// Whether the names were read from the file in this state.
-    func isCurrent(_ identity: FileIdentity?) -> Bool { identity != nil && identity == self.identity }
-
-    /// Replaces all names, and returns the difference.
-    mutating func replace(with new: [Reference: Descriptor], identity: FileIdentity?) -> Change {
-        let change = Change(
-            set: new.filter { targets[$0.key] != $0.value }.map { StoredImage(reference: $0.key, target: $0.value) },
-            removed: targets.keys.filter { new[$0] == nil })
-        targets = new
-        self.identity = identity
-        return change
-    }
-
-    /// Makes the next reading of the file take place even if the file seems unchanged.
-    mutating func invalidate() { identity = nil }
 }
 
 /// Changes that were reported and not processed yet; those of one blob coalesce.

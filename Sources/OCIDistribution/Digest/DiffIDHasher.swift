@@ -113,6 +113,8 @@ struct GzipInflater: ~Copyable, @unchecked Sendable {
     /// Whether one member has ended and no byte of another has come.
     private var isBetweenMembers = false
     private var isFirstMember = true
+    /// Whether zeros followed a member.
+    private var isPadded = false
 
     /// Compressed bytes taken so far.
     private(set) var consumed: Int64 = 0
@@ -164,6 +166,16 @@ struct GzipInflater: ~Copyable, @unchecked Sendable {
         var isOutputFull = false
         while stream.pointee.avail_in > 0 || isOutputFull {
             if isBetweenMembers {
+                // Padding with zeros, which GNU gzip ignores as well, is not another member.
+                while stream.pointee.avail_in > 0, stream.pointee.next_in?.pointee == 0 {
+                    stream.pointee.next_in = stream.pointee.next_in?.advanced(by: 1)
+                    stream.pointee.avail_in -= 1
+                    isPadded = true
+                }
+                if stream.pointee.avail_in == 0 { break }
+                if isPadded {
+                    throw .trailingGarbage(offset: consumed + Int64(piece.count) - Int64(stream.pointee.avail_in))
+                }
                 guard inflateReset(stream) == Z_OK else { throw .malformedGzip(reason: "zlib state", offset: consumed) }
                 isBetweenMembers = false
                 isFirstMember = false
