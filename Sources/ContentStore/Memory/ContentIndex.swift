@@ -214,29 +214,47 @@ package struct ContentIndex: Sendable {
 
     /// Adds an image, or changes its target.
     package mutating func setImage(_ image: StoredImage, events: inout [ContentEvent]) {
-        let reference = image.reference
-        let old = targets[reference]
-        guard old != image.target else { return }
+        setImages(CollectionOfOne(image), events: &events)
+    }
+
+    /// Adds images, or changes their targets. Content that several of them reach has one event.
+    package mutating func setImages(_ images: some Sequence<StoredImage>, events: inout [ContentEvent]) {
         var changed: Set<UInt32> = []
-        if old?.digest != image.target.digest {
-            let source = sources.retain(ContentSource(reference), kind: .image)
-            let id = node(for: image.target.digest)
-            update(id) { $0.nameCounts[source, default: 0] += 1 }
-            add(source: source, to: id, changed: &changed)
-            if let old { removeName(of: old.digest, reference, changed: &changed) }
+        var set: [StoredImage] = []
+        for image in images {
+            let old = targets[image.reference]
+            guard old != image.target else { continue }
+            if old?.digest != image.target.digest {
+                let source = sources.retain(ContentSource(image.reference), kind: .image)
+                let id = node(for: image.target.digest)
+                update(id) { $0.nameCounts[source, default: 0] += 1 }
+                add(source: source, to: id, changed: &changed)
+                if let old { removeName(of: old.digest, image.reference, changed: &changed) }
+            }
+            targets[image.reference] = image.target
+            set.append(image)
         }
-        targets[reference] = image.target
         // The events of the content come first, so that a subscriber knows the content when the image's event arrives.
         appendEvents(for: changed, to: &events)
-        events.append(.imageSet(StoredImage(reference: reference, target: actualDescriptor(image.target))))
+        for image in set {
+            events.append(
+                .imageSet(StoredImage(reference: image.reference, target: actualDescriptor(image.target))))
+        }
     }
 
     /// Removes a name.
     package mutating func removeImage(_ reference: Reference, events: inout [ContentEvent]) {
-        guard let old = targets.removeValue(forKey: reference) else { return }
+        removeImages(CollectionOfOne(reference), events: &events)
+    }
+
+    /// Removes names. Content that several of them reached has one event.
+    package mutating func removeImages(_ references: some Sequence<Reference>, events: inout [ContentEvent]) {
         var changed: Set<UInt32> = []
-        removeName(of: old.digest, reference, changed: &changed)
-        events.append(.imageRemoved(reference))
+        for reference in references {
+            guard let old = targets.removeValue(forKey: reference) else { continue }
+            removeName(of: old.digest, reference, changed: &changed)
+            events.append(.imageRemoved(reference))
+        }
         appendEvents(for: changed, to: &events)
     }
 

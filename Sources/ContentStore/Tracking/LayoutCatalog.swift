@@ -123,13 +123,26 @@ final class LayoutCatalog: Sendable {
         }
     }
 
-    /// Replaces all images. Other threads may read between two changes.
+    /// The number of images that are changed under one hold of the lock.
+    private static let imageBatchSize = 4096
+
+    /// Replaces all images, in batches, so that no reader waits for long.
     func setImages(_ targets: [Reference: Descriptor]) {
-        for (reference, target) in targets {
-            change { $0.index.setImage(StoredImage(reference: reference, target: target), events: &$1) }
+        let (changed, removed) = state.withLockedValue { state in
+            (
+                targets.filter { state.index.target(of: $0.key) != $0.value },
+                state.index.references.filter { targets[$0] == nil }
+            )
         }
-        let removed = state.withLockedValue { state in state.index.references.filter { targets[$0] == nil } }
-        for reference in removed { change { $0.index.removeImage(reference, events: &$1) } }
+        let images = changed.map { StoredImage(reference: $0.key, target: $0.value) }
+        for start in stride(from: 0, to: images.count, by: Self.imageBatchSize) {
+            let batch = images[start..<min(start + Self.imageBatchSize, images.count)]
+            change { $0.index.setImages(batch, events: &$1) }
+        }
+        for start in stride(from: 0, to: removed.count, by: Self.imageBatchSize) {
+            let batch = removed[start..<min(start + Self.imageBatchSize, removed.count)]
+            change { $0.index.removeImages(batch, events: &$1) }
+        }
     }
 
     /// Ends bringing a manifest into memory; `bytes` are its verified bytes, if its file was still in that state.
