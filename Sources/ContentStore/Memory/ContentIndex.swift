@@ -63,16 +63,22 @@ package struct ContentIndex: Sendable {
 
     /// Finds what a reference names; see ``ContentStore/resolve(_:)``.
     package func resolve(_ reference: Reference) -> Descriptor? {
-        if let digest = reference.digest { return info(digest)?.descriptor }
+        if let digest = reference.digest { return descriptor(digest) }
         return targets[reference].map(actualDescriptor)
+    }
+
+    /// Digest, size and media type of present content; without its sources, which take time to list.
+    private func descriptor(_ digest: Digest) -> Descriptor? {
+        guard let id = ids[digest], let node = nodes[Int(id)], node.isPresent else { return nil }
+        return Descriptor(mediaType: node.mediaType, digest: digest, size: node.size)
     }
 
     /// The target with the size and media type of its content; unchanged when that is absent.
     private func actualDescriptor(_ target: Descriptor) -> Descriptor {
-        guard let info = info(target.digest) else { return target }
+        guard let present = descriptor(target.digest) else { return target }
         var target = target
-        target.size = info.size
-        target.mediaType = info.mediaType
+        target.size = present.size
+        target.mediaType = present.mediaType
         return target
     }
 
