@@ -219,6 +219,7 @@ struct JSONReader {
     private mutating func skipString() throws(Failure) {
         try advance()
         while true {
+            try skipPlainCharacters()
             switch try take() {
             case 0x22: return
             case 0x00..<0x20: throw .malformed
@@ -234,6 +235,18 @@ struct JSONReader {
             default: break
             }
         }
+    }
+
+    /// Consumes the bytes of the buffer up to a quote, an escape or a control character.
+    private mutating func skipPlainCharacters() throws(Failure) {
+        guard try peek() != nil else { throw .malformed }
+        let start = index
+        buffer.withUnsafeBufferPointer { bytes in
+            while index < end, bytes[index] >= 0x20, bytes[index] != 0x22, bytes[index] != 0x5C { index += 1 }
+        }
+        guard let captureLimit else { return }
+        guard captured.count + index - start <= captureLimit else { throw .tooLarge(limit: captureLimit) }
+        captured += buffer[start..<index]
     }
 
     private mutating func skipLiteral(_ text: StaticString) throws(Failure) {
