@@ -35,10 +35,6 @@ let package = Package(
         .library(name: "MirrorServer", targets: ["MirrorServer"]),
         .executable(name: "spegel", targets: ["spegel"]),
     ],
-    traits: [
-        .trait(name: "Containerd", description: "The containerd backend of ContentStore, which brings gRPC with it."),
-        .default(enabledTraits: ["Containerd"]),
-    ],
     // Within a minor version: a new one has new behaviour, which is looked at here before it reaches users. Package.resolved is not
     // committed, because it would bind those who embed the libraries to one version of everything.
     dependencies: [
@@ -66,28 +62,36 @@ let package = Package(
             dependencies: ["COpenSSL", "CZlib"],
             swiftSettings: strict
         ),
+        // The contract of everything that starts once and is shut down once.
+        .target(
+            name: "ServiceSupport",
+            dependencies: [
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "NIOConcurrencyHelpers", package: "swift-nio"),
+            ],
+            swiftSettings: strict
+        ),
         .target(
             name: "ContentStore",
             dependencies: [
-                "OCIDistribution",
+                "OCIDistribution", "ServiceSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ] + nio,
             swiftSettings: strict
         ),
         .target(
             name: "ContainerdContentStore",
             dependencies: [
-                "ContentStore", "OCIDistribution",
+                "ContentStore", "OCIDistribution", "ServiceSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Metrics", package: "swift-metrics"),
-                .product(name: "GRPCCore", package: "grpc-swift-2", condition: .when(traits: ["Containerd"])),
-                .product(
-                    name: "GRPCNIOTransportHTTP2Posix", package: "grpc-swift-nio-transport",
-                    condition: .when(traits: ["Containerd"])),
-                .product(
-                    name: "GRPCProtobuf", package: "grpc-swift-protobuf", condition: .when(traits: ["Containerd"])),
-                .product(name: "SwiftProtobuf", package: "swift-protobuf", condition: .when(traits: ["Containerd"])),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "GRPCCore", package: "grpc-swift-2"),
+                .product(name: "GRPCNIOTransportHTTP2Posix", package: "grpc-swift-nio-transport"),
+                .product(name: "GRPCProtobuf", package: "grpc-swift-protobuf"),
+                .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ] + nio,
             swiftSettings: strict
         ),
@@ -134,7 +138,7 @@ let package = Package(
         .target(
             name: "HTTPServer",
             dependencies: [
-                "OCIDistribution", "ContentStore", "ResourceLimits",
+                "OCIDistribution", "ContentStore", "ResourceLimits", "ServiceSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
@@ -162,7 +166,7 @@ let package = Package(
         .target(name: "CNodeSystem"),
         .target(
             name: "NodeConfiguration",
-            dependencies: ["CNodeSystem", .product(name: "TOMLKit", package: "TOMLKit")],
+            dependencies: ["CNodeSystem", "OCIDistribution", .product(name: "TOMLKit", package: "TOMLKit")],
             swiftSettings: strict
         ),
         .target(
@@ -248,6 +252,7 @@ let package = Package(
             dependencies: [
                 "ContentStore", "ContentStoreConformance", "OCIDistribution", "SpawnKit", "store-writer",
                 .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ] + nio,
             swiftSettings: strict
         ),
@@ -273,6 +278,7 @@ let package = Package(
             dependencies: [
                 "ContainerdContentStore", "ContainerdTestKit", "ContentStore", "ContentStoreConformance",
                 "OCIDistribution", "containerd-probe",
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
                 .product(name: "Logging", package: "swift-log"),
             ] + nio,

@@ -23,7 +23,7 @@ struct StoreServerCommand: AsyncParsableCommand {
         if let socket {
             let containerd = ContainerdContentStore(
                 configuration: ContainerdConfiguration(socketPath: socket, contentPath: contentPath), logger: logger)
-            containerd.start()
+            try await containerd.start()
             try await containerd.waitUntilIndexed()
             store = containerd
         } else if let layout {

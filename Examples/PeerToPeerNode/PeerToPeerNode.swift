@@ -36,6 +36,5 @@ struct PeerToPeerNode {
         try await ServiceGroup(
             services: [node], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger
         ).run()
-        store.close()
     }
 }

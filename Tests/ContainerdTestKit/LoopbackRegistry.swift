@@ -73,7 +73,7 @@ public final class LoopbackRegistry: Sendable {
     /// How many downloads wait for a release.
     public var waitingDownloads: Int { state.withLockedValue { $0.waiting.values.reduce(0) { $0 + $1.count } } }
 
-    /// Stops listening and lets go of everything.
+    /// Stops listening and closes all connections.
     public func stop() async throws {
         release(state.withLockedValue { $0.held }.compactMap { Digest($0) })
         try await channel.close()

@@ -62,7 +62,7 @@ import Testing
         try Data().write(to: URL(fileURLWithPath: "\(daemon.path)/file"))
         let expectations = [
             ("\(daemon.path)/none.sock", "does not exist"),
-            (daemon.socketPath, "nobody listens"),
+            (daemon.socketPath, "no process listens"),
             ("\(daemon.path)/file", "is not a socket"),
             ("/tmp/" + String(repeating: "x", count: 120), "longer than 107 bytes"),
         ]
@@ -77,7 +77,7 @@ import Testing
         options.collectsAtOnce = false
         let daemon = try await ContainerdDaemon.start(options)
         _ = try await Self.load("quay.io/a/app:1", into: daemon)
-        // The probe runs as nobody, who may not use the socket.
+        // The probe runs as the user nobody, which may not use the socket.
         chmod(daemon.path, 0o755)
         // In a folder that programs can be run from, which a memory file system may forbid.
         let folder = try TemporaryFolder()
@@ -124,7 +124,7 @@ import Testing
             (daemon.configurationPath, "not a directory"),
         ] {
             let store = makeStore(daemon, contentPath: path)
-            store.start()
+            try await store.start()
             try await store.waitUntilIndexed()
             guard case .service(let reason) = store.health.access else {
                 Issue.record("\(path) is used: \(store.health)")
@@ -142,7 +142,7 @@ import Testing
         let daemon = try await ContainerdDaemon.start()
         _ = try await Self.load("quay.io/a/app:1", into: daemon)
         let store = makeStore(daemon, namespace: "k8s-io")
-        store.start()
+        try await store.start()
         try await store.waitUntilIndexed()
         let problem = try #require(store.health.problems.first)
         #expect(problem.contains("no namespace k8s-io") && problem.contains("k8s.io"), "\(problem)")

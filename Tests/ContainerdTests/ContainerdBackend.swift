@@ -40,7 +40,7 @@ final class ContainerdBackend: ConformanceBackend {
             socketPath: daemon.socketPath, namespace: namespace, callTimeout: .seconds(60))
         self.client = client
         running = Task { try await client.run() }
-        containerd.start()
+        try await containerd.start()
         try await containerd.waitUntilIndexed()
     }
 
@@ -86,7 +86,7 @@ func makeStore(
 ) -> ContainerdContentStore {
     var configuration = ContainerdConfiguration(
         socketPath: daemon.socketPath, namespace: namespace, contentPath: contentPath)
-    // Longer than a busy machine lets containerd wait: a connection that is given up is what some tests look for.
+    // Longer than a busy machine delays containerd: some tests count closed connections.
     configuration.callTimeout = .seconds(60)
     configure(&configuration)
     var logger = Logger(label: "containerd-tests")

@@ -8,13 +8,13 @@ import Testing
 
 /// containerd comes and goes; the store stays.
 @Suite(.timeLimit(.minutes(20))) struct ReconnectTests {
-    @Test func servingGoesOnWhileContainerdIsStopped() async throws {
+    @Test func servingContinuesWhileContainerdIsStopped() async throws {
         let scene = try await Scene.start()
         var sample = SampleContent(seed: 21)
         let image = sample.image()
         try await scene.load([("quay.io/a/app:1", image.manifest.descriptor)], image.blobs)
         let reference = try reference("quay.io/a/app:1")
-        try await scene.advertised.until("it is told") {
+        try await scene.advertised.until("it is reported") {
             $0.images.count == 1 && $0.digests.isSuperset(of: image.digests)
         }
         #expect(scene.store.health.isReady)
@@ -38,12 +38,12 @@ import Testing
         try await scene.daemon.start()
         _ = try await eventually("it is ready again") { scene.store.health.isReady ? true : nil }
         #expect(scene.store.health.lostConnections == 1)
-        // Nothing of it was withdrawn (`ctr` itself lets go of the archive's index), and what happens now is told.
+        // Nothing of it was withdrawn (`ctr` itself removes the archive's index), and new changes are reported.
         #expect(scene.advertised.state.everRemoved.isDisjoint(with: image.digests))
         let next = sample.image()
         try await scene.load([("quay.io/a/next:1", next.manifest.descriptor)], next.blobs)
-        try await scene.advertised.until("what follows is told") { $0.digests.isSuperset(of: next.digests) }
-        try await scene.untilTruthful()
+        try await scene.advertised.until("what follows is reported") { $0.digests.isSuperset(of: next.digests) }
+        try await scene.untilConsistent()
         try await scene.finish()
     }
 
@@ -53,7 +53,7 @@ import Testing
         let (removed, kept, added) = (sample.image(), sample.image(), sample.image())
         try await scene.load([("quay.io/a/removed:1", removed.manifest.descriptor)], removed.blobs)
         try await scene.load([("quay.io/a/kept:1", kept.manifest.descriptor)], kept.blobs)
-        try await scene.advertised.until("both are told") {
+        try await scene.advertised.until("both are reported") {
             $0.images.count == 2 && $0.digests.isSuperset(of: removed.digests.union(kept.digests))
         }
         // The same containerd, where the store does not look.
@@ -69,10 +69,10 @@ import Testing
 
         try await scene.daemon.start()
         let (keptName, addedName) = (try reference("quay.io/a/kept:1"), try reference("quay.io/a/added:1"))
-        try await scene.advertised.until("all changes are told") {
+        try await scene.advertised.until("all changes are reported") {
             $0.images == [keptName: added.manifest.digest, addedName: added.manifest.digest]
         }
-        try await scene.untilTruthful()
+        try await scene.untilConsistent()
         #expect(scene.advertised.digests.isDisjoint(with: removed.digests))
         try await scene.finish()
     }
@@ -82,16 +82,16 @@ import Testing
         var sample = SampleContent(seed: 23)
         let (old, new) = (sample.image(), sample.image())
         try await scene.load([("quay.io/a/old:1", old.manifest.descriptor)], old.blobs)
-        try await scene.advertised.until("the old is told") { $0.digests.isSuperset(of: old.digests) }
+        try await scene.advertised.until("the old is reported") { $0.digests.isSuperset(of: old.digests) }
         try await scene.daemon.stop(SIGKILL)
         let replacement = try scene.daemon.withRoot("another-root")
         try await replacement.start()
         let next = Scene(daemon: replacement, store: scene.store, advertised: scene.advertised)
         try await next.load([("quay.io/a/new:1", new.manifest.descriptor)], new.blobs)
-        try await scene.advertised.until("only the new is told") {
+        try await scene.advertised.until("only the new is reported") {
             $0.images.count == 1 && $0.digests.isSuperset(of: new.digests) && $0.digests.isDisjoint(with: old.digests)
         }
-        try await next.untilTruthful()
+        try await next.untilConsistent()
         let content = try #require(try await scene.store.open(new.layers[0].digest))
         guard case .file = content.body else {
             Issue.record("the new content path is not used: \(scene.store.health)")
@@ -104,7 +104,7 @@ import Testing
         let daemon = try ContainerdDaemon()
         let store = makeStore(daemon)
         let advertised = Advertised(store)
-        store.start()
+        try await store.start()
         _ = try await eventually("the missing socket is explained") {
             (store.health.explanation ?? "").contains("does not exist") ? true : nil
         }
@@ -115,11 +115,11 @@ import Testing
         var sample = SampleContent(seed: 24)
         let image = sample.image()
         try await scene.load([("quay.io/a/app:1", image.manifest.descriptor)], image.blobs)
-        try await advertised.until("it is told") { $0.digests.isSuperset(of: image.digests) }
+        try await advertised.until("it is reported") { $0.digests.isSuperset(of: image.digests) }
         try await scene.finish()
     }
 
-    /// Twenty times containerd is killed while an image is being pulled; each time it is back, exactly what it has is told.
+    /// Twenty times containerd is killed while an image is being pulled; each time it is back, exactly what it has is reported.
     @Test(arguments: [true, false])
     func killedDuringPulls(mounted: Bool) async throws {
         let scene = try await Scene.start(mounted: mounted)
@@ -156,15 +156,15 @@ import Testing
                 try await scene.daemon.ctr("content", "fetch", "--plain-http", "--all-platforms", name)
                 back = .now
                 let reference = try reference(name)
-                try await scene.advertised.until("the image of round \(round) is told") {
+                try await scene.advertised.until("the image of round \(round) is reported") {
                     $0.images[reference] == image.manifest.digest && $0.digests.isSuperset(of: image.digests)
                 }
             }
-            try await scene.untilTruthful()
+            try await scene.untilConsistent()
             longest = max(longest, .now - back)
         }
         #expect(scene.store.health.lostConnections >= 15)
-        print("told what is present within \(longest) of containerd's start or the pull's end, mounted: \(mounted)")
+        print("reported what is present within \(longest) of containerd's start or the pull's end, mounted: \(mounted)")
         try await registry.stop()
         try await scene.finish()
     }

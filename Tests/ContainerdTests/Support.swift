@@ -7,12 +7,12 @@ import NIOConcurrencyHelpers
 import NIOCore
 import OCIDistribution
 
-/// What a subscriber believes, as an advertiser would: only from the events it was told.
+/// The state of a subscriber, built from events only, as an advertiser does.
 final class Advertised: Sendable {
     struct State: Sendable {
         var digests: Set<Digest> = []
         var images: [Reference: Digest] = [:]
-        /// Every digest that was ever told, so that a test can say that something never was.
+        /// Every digest that was ever reported, for tests that one never was.
         var everAdded: Set<Digest> = []
         var everRemoved: Set<Digest> = []
         var isComplete = false
@@ -52,15 +52,16 @@ final class Advertised: Sendable {
     var state: State { box.withLockedValue { $0 } }
     var digests: Set<Digest> { state.digests }
 
-    /// Waits until a condition on what was told holds.
+    /// Waits until a condition on the reported state holds.
     func until(_ what: String, _ condition: @escaping (State) -> Bool) async throws {
         _ = try await eventually(
-            what, detail: { "told: \(self.state.digests.map(\.description).sorted()), images: \(self.state.images)" }
+            what,
+            detail: { "reported: \(self.state.digests.map(\.description).sorted()), images: \(self.state.images)" }
         ) { condition(state) ? true : nil }
     }
 }
 
-/// A daemon, a store over it, and what the store tells.
+/// A daemon, a store over it, and a subscriber of the store.
 struct Scene {
     let daemon: ContainerdDaemon
     let store: ContainerdContentStore
@@ -74,7 +75,7 @@ struct Scene {
         let daemon = try await ContainerdDaemon.start(options)
         let store = makeStore(
             daemon, contentPath: mounted ? nil : "/nonexistent/content", configure: configure)
-        store.start()
+        try await store.start()
         try await store.waitUntilIndexed()
         return Scene(daemon: daemon, store: store, advertised: Advertised(store))
     }
@@ -89,11 +90,11 @@ struct Scene {
         try FileManager.default.removeItem(atPath: file)
     }
 
-    /// What containerd has, and no more and no less, is told.
-    func untilTruthful() async throws {
+    /// Waits until exactly the content of containerd is reported.
+    func untilConsistent() async throws {
         _ = try await eventually(
-            "the told digests are the listed ones",
-            detail: { "told: \(advertised.digests.map(\.description).sorted())" }
+            "the reported digests are the listed ones",
+            detail: { "reported: \(advertised.digests.map(\.description).sorted())" }
         ) {
             try await daemon.listedDigests() == Set(advertised.digests.map(\.description)) ? true : nil
         }

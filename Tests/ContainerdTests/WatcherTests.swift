@@ -12,10 +12,10 @@ import Testing
 /// A watch that sees nothing must not pass for one that does.
 @Suite struct WatcherTests {
     private final class Seen: Sendable {
-        private let box = NIOLockedValueBox<[BlobWatcherEvent]>([])
-        var events: [BlobWatcherEvent] { box.withLockedValue { $0 } }
+        private let watcher = NIOLockedValueBox<[BlobWatcherEvent]>([])
+        var events: [BlobWatcherEvent] { watcher.withLockedValue { $0 } }
         var hasEnded: Bool { events.contains { if case .ended = $0 { true } else { false } } }
-        func add(_ event: BlobWatcherEvent) { box.withLockedValue { $0.append(event) } }
+        func add(_ event: BlobWatcherEvent) { watcher.withLockedValue { $0.append(event) } }
     }
 
     private let folder = FileManager.default.temporaryDirectory.appendingPathComponent("watched-\(UUID().uuidString)")
@@ -67,7 +67,7 @@ import Testing
         } else {
             try FileManager.default.removeItem(at: folder)
         }
-        _ = try await eventually("the end is told", detail: { "\(seen.events)" }) { seen.hasEnded ? true : nil }
+        _ = try await eventually("the end is reported", detail: { "\(seen.events)" }) { seen.hasEnded ? true : nil }
     }
 
     @Test func aDirectoryThatCannotBeWatchedAnyMoreEndsTheWatch() async throws {
@@ -77,34 +77,34 @@ import Testing
         let watcher = try await start(seen)
         defer { watcher.stop() }
         try Data().write(to: folder.appendingPathComponent("blobs"))
-        _ = try await eventually("the end is told", detail: { "\(seen.events)" }) { seen.hasEnded ? true : nil }
+        _ = try await eventually("the end is reported", detail: { "\(seen.events)" }) { seen.hasEnded ? true : nil }
     }
 
-    @Test func onlyAWatcherThatWatchesIsHeld() async throws {
+    @Test func onlyAnActiveWatcherIsCurrent() async throws {
         defer { try? FileManager.default.removeItem(at: folder) }
         try make("blobs")
-        let box = WatcherBox()
-        let first = box.begin()
-        #expect(box.directory == nil)
-        #expect(box.end(first, reason: "no watch is left") == (true, true))
-        // Its end is of interest once, and said again only when the reason is another.
-        #expect(box.end(first, reason: "closed") == (false, false))
-        let second = box.begin()
-        #expect(box.end(first, reason: "late") == (false, false))
-        #expect(box.end(second, reason: "no watch is left") == (true, false))
+        let watcher = CurrentWatcher()
+        let first = watcher.begin()
+        #expect(watcher.directory == nil)
+        #expect(watcher.end(first, reason: "no watch is left") == (true, true))
+        // Its end counts once, and is logged again only with another reason.
+        #expect(watcher.end(first, reason: "closed") == (false, false))
+        let second = watcher.begin()
+        #expect(watcher.end(first, reason: "late") == (false, false))
+        #expect(watcher.end(second, reason: "no watch is left") == (true, false))
 
-        let third = box.begin()
-        box.set(try await start(Seen()), directory, third)
-        #expect(box.directory == directory)
-        #expect(box.end(third, reason: "no watch is left") == (true, true))
-        #expect(box.directory == nil)
+        let third = watcher.begin()
+        watcher.set(try await start(Seen()), directory, third)
+        #expect(watcher.directory == directory)
+        #expect(watcher.end(third, reason: "no watch is left") == (true, true))
+        #expect(watcher.directory == nil)
 
-        // One that ended before it was handed over.
-        let fourth = box.begin()
-        #expect(box.end(fourth, reason: "gone") == (true, true))
+        // One that ended before it was set.
+        let fourth = watcher.begin()
+        #expect(watcher.end(fourth, reason: "gone") == (true, true))
         let seen = Seen()
-        box.set(try await start(seen), directory, fourth)
-        #expect(box.directory == nil)
+        watcher.set(try await start(seen), directory, fourth)
+        #expect(watcher.directory == nil)
         _ = try await eventually("it was stopped") { seen.hasEnded ? true : nil }
     }
 }

@@ -12,7 +12,7 @@ import Testing
 /// What is written into containerd stays there, and what is not finished does not. (What every writable store must do is in
 /// the conformance suite.)
 @Suite(.timeLimit(.minutes(20))) struct WritingTests {
-    @Test func garbageCollectionSparesWhatIsWrittenAndTheLeaseIsGivenBack() async throws {
+    @Test func writtenContentSurvivesGarbageCollectionAndTheLeaseIsDeleted() async throws {
         let scene = try await Scene.start()
         try await scene.daemon.ctr("namespaces", "create", "k8s.io")
         var sample = SampleContent(seed: 41)
@@ -54,7 +54,7 @@ import Testing
         try await scene.finish()
     }
 
-    @Test func whatIsAbortedOrGivenUpLeavesNothing() async throws {
+    @Test func abortedWritesLeaveNothing() async throws {
         let scene = try await Scene.start()
         try await scene.daemon.ctr("namespaces", "create", "k8s.io")
         var sample = SampleContent(seed: 42)
@@ -84,7 +84,7 @@ import Testing
         var configuration = ContainerdConfiguration(socketPath: daemon.socketPath)
         configuration.writerLimit = 2
         let store = ContainerdContentStore(configuration: configuration, logger: .init(label: "limited"))
-        store.start()
+        try await store.start()
         try await store.waitUntilIndexed()
         var sample = SampleContent(seed: 43)
         let first = try await store.beginWrite(sample.layer().digest, size: nil)

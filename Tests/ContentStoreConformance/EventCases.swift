@@ -72,12 +72,12 @@ extension ContentStoreConformance {
             try await recorder.wait("the removals") { $0.contents.keys.allSatisfy { !gone.contains($0) } }
             try await recorder.wait("what is left") { kept.digests.isSubset(of: $0.contents.keys) }
             for digest in gone {
-                try require(try await backend.store.info(digest) == nil, "\(digest) is gone from the store as well")
+                try require(try await backend.store.info(digest) == nil, "\(digest) is absent from the store as well")
             }
             try require(try await backend.store.info(image.layers[0].digest) != nil, "the shared layer is not")
         },
 
-        ConformanceCase("what events tell is what the store holds") { backend in
+        ConformanceCase("events report what the store holds") { backend in
             var sample = SampleContent(seed: 43)
             let recorder = EventRecorder(backend.store)
             defer { recorder.stop() }
@@ -108,7 +108,7 @@ extension ContentStoreConformance {
             }
         },
 
-        ConformanceCase("several subscribers hear the same") { backend in
+        ConformanceCase("several subscribers receive the same") { backend in
             var sample = SampleContent(seed: 44)
             let recorders = (0..<8).map { _ in EventRecorder(backend.store) }
             defer { for recorder in recorders { recorder.stop() } }

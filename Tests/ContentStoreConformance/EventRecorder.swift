@@ -8,7 +8,7 @@ public struct StoreView: Sendable {
     public private(set) var images: [Reference: Digest] = [:]
     /// Content.
     public private(set) var contents: [Digest: ContentInfo] = [:]
-    /// Whether a snapshot was told to its end.
+    /// Whether a snapshot was received to its end.
     public private(set) var isComplete = false
     /// How many snapshots began.
     public private(set) var snapshots = 0
@@ -63,7 +63,7 @@ public final class EventRecorder: Sendable {
             if view.isComplete, isSo(view) { return }
             guard ContinuousClock.now < limit else {
                 throw ConformanceFailure(
-                    "events never told \(what): \(view.images.count) images, \(view.contents.count) blobs")
+                    "events never reported \(what): \(view.images.count) images, \(view.contents.count) blobs")
             }
             try await Task.sleep(for: .milliseconds(5))
         }

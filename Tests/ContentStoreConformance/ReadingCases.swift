@@ -120,7 +120,7 @@ extension ContentStoreConformance {
             if case .stream = content.body { return }
             try await backend.removeImage(reference("registry.test/sample:1"))
             try await backend.removeContent(layer.digest)
-            try await eventually("it is gone") { try await backend.store.info(layer.digest) == nil }
+            try await eventually("it is absent") { try await backend.store.info(layer.digest) == nil }
             try require(try await backend.store.open(layer.digest) == nil, "it cannot be opened again")
             try requireEqual(try await all(content), layer.bytes, "bytes of what was open")
         },

@@ -187,11 +187,11 @@ extension ContentStoreConformance {
             try requireEqual(try await store.images().count, 24, "number of images")
         },
 
-        writing("removed content is gone, removed twice is no error") { store in
+        writing("removed content is absent, removing it twice is no error") { store in
             let blob = SampleContent.Blob(Array("short-lived".utf8))
             try await store.write(ByteBuffer(bytes: blob.bytes), as: blob.digest)
             try await store.remove(blob.digest)
-            try require(try await store.info(blob.digest) == nil, "it is gone")
+            try require(try await store.info(blob.digest) == nil, "it is absent")
             try require(try await store.open(blob.digest) == nil, "it cannot be opened")
             try await store.remove(blob.digest)
         },

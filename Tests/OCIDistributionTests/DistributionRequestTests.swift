@@ -198,7 +198,7 @@ import Testing
         #expect(valid > 100)
     }
 
-    /// Docker Hub's other names, upper case and HTTPS's own port are one registry; a registry that is said twice is said once.
+    /// Docker Hub's other names, upper case and HTTPS's own port are one registry, also when it is named twice.
     @Test(arguments: [
         ("/v2/library/a/manifests/1?ns=index.docker.io", "docker.io", "library/a"),
         ("/v2/library/a/manifests/1?ns=registry-1.docker.io", "docker.io", "library/a"),

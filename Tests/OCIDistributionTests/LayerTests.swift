@@ -83,15 +83,27 @@ import Testing
 
     @Test(arguments: [1, 3, .max]) func findsTrailingGarbage(chunk: Int) throws {
         let compressed = try gzip(Self.content(300))
-        for garbage in [[0], [0, 0, 0, 0], [0x1F, 0], Array("garbage".utf8), [0x1F, 0x8B, 7, 7]] as [[UInt8]] {
+        for garbage in [[0x1F], [0, 0, 7], [0x1F, 0], Array("garbage".utf8), [0x1F, 0x8B, 7, 7]] as [[UInt8]] {
             #expect { try run(compressed + garbage, chunk: chunk) } throws: { error in
                 switch error as? LayerError {
                 case .trailingGarbage(let offset): (compressed.count...(compressed.count + 4)).contains(Int(offset))
-                // One byte is not enough to tell.
+                // One byte is too few to detect the compression.
                 case .truncatedGzip(let size): garbage.count == 1 && Int(size) == compressed.count + 1
                 default: false
                 }
             }
+        }
+    }
+
+    @Test(arguments: [1, 7, 100_000]) func zerosAfterTheLastMemberAreIgnored(chunk: Int) throws {
+        let content = Self.content(3000, seed: 9)
+        let compressed = try gzip(content)
+        for count in [1, 2, 511] {
+            let result = try run(compressed + [UInt8](repeating: 0, count: count), chunk: chunk)
+            #expect(result.diffID == Digest.hash(of: content))
+        }
+        #expect(throws: LayerError.trailingGarbage(offset: Int64(compressed.count + 2))) {
+            try run(compressed + [0, 0] + compressed, chunk: chunk)
         }
     }
 
@@ -195,7 +207,7 @@ import Testing
         let compressed = try gzip(Self.content)
         #expect(try verify(compressed, descriptor(compressed)) == 9)
         #expect(try verify(Self.content, descriptor(Self.content, type: .layer)) == 9)
-        // What the bytes are counts, not what the media type says.
+        // The bytes determine the compression, not the media type.
         #expect(try verify(Self.content, descriptor(Self.content, type: .dockerLayerGzip)) == 9)
         let wide = Digest.hash(.sha512, of: Self.content)
         #expect(try verify(compressed, descriptor(compressed), diffID: wide) == 9)

@@ -13,10 +13,10 @@ import Testing
         var valid = 0
         for _ in 0..<3000 {
             let text = generator.text("ab0._-/_-aA", upTo: 9)
-            let fault = withUTF8(of: text, NameGrammar.faultInRepository)
+            let reason = withUTF8(of: text, NameGrammar.repositoryError)
             #expect(
-                (fault == nil) == (text.wholeMatch(of: grammar) != nil), "seed \(seed): \(text): \(fault ?? "valid")")
-            if fault == nil { valid += 1 }
+                (reason == nil) == (text.wholeMatch(of: grammar) != nil), "seed \(seed): \(text): \(reason ?? "valid")")
+            if reason == nil { valid += 1 }
         }
         #expect(valid > 100)
     }
@@ -26,16 +26,16 @@ import Testing
         var generator = SeededGenerator(seed: seed)
         for _ in 0..<2000 {
             let text = generator.text("aZ9._-/:é ", upTo: 5)
-            let fault = withUTF8(of: text, NameGrammar.faultInTag)
-            #expect((fault == nil) == (text.wholeMatch(of: grammar) != nil), "seed \(seed): \(text)")
+            let reason = withUTF8(of: text, NameGrammar.tagError)
+            #expect((reason == nil) == (text.wholeMatch(of: grammar) != nil), "seed \(seed): \(text)")
         }
-        #expect(withUTF8(of: String(repeating: "a", count: 128), NameGrammar.faultInTag) == nil)
-        #expect(withUTF8(of: String(repeating: "a", count: 129), NameGrammar.faultInTag) != nil)
+        #expect(withUTF8(of: String(repeating: "a", count: 128), NameGrammar.tagError) == nil)
+        #expect(withUTF8(of: String(repeating: "a", count: 129), NameGrammar.tagError) != nil)
     }
 
     @Test func repositoriesAreLimited() {
-        #expect(withUTF8(of: String(repeating: "a", count: 255), NameGrammar.faultInRepository) == nil)
-        #expect(withUTF8(of: String(repeating: "a", count: 256), NameGrammar.faultInRepository) != nil)
+        #expect(withUTF8(of: String(repeating: "a", count: 255), NameGrammar.repositoryError) == nil)
+        #expect(withUTF8(of: String(repeating: "a", count: 256), NameGrammar.repositoryError) != nil)
     }
 
     @Test(arguments: 0..<4 as Range<UInt64>) func ipAddressesAreThoseOfTheCLibrary(seed: UInt64) {
@@ -65,19 +65,21 @@ import Testing
         "docker.io", "localhost", "localhost:5000", "LOCALHOST", "a-b.c", "192.0.2.1", "192.0.2.1:80", "[::1]",
         "[::1]:5000",
         "[2001:db8::1]:65535", "xn--bcher-kva.example", "a:1", "3com.example",
+        "my_registry:5000", "a_b", "a__b.c_d",
     ])
     func acceptsHosts(host: String) {
-        #expect(withUTF8(of: host, RegistryHost.fault) == nil)
+        #expect(withUTF8(of: host, RegistryHost.validationError) == nil)
     }
 
     @Test(arguments: [
         "", ":5000", "a:", "a:0", "a:65536", "a:123456", "a:+1", "a:1:2", "a..b", ".a", "a.", "-a", "a-", "a.-b",
         "a-.b",
-        "a_b", "a/b", "a b", "a\u{0}", "é.com", "256.1.1.1", "1.2.3", "1234", "[::1", "[]", "[::1]x", "[1.2.3.4]",
+        "_default", "_a", "a_", "a_.b", "a._b", "a/b", "a b", "a\u{0}", "é.com", "256.1.1.1", "1.2.3", "1234", "[::1",
+        "[]", "[::1]x", "[1.2.3.4]",
         "[::1%eth0]",
         "::1", "user@host", String(repeating: "a", count: 64), "a%2eb",
     ])
     func rejectsHosts(host: String) {
-        #expect(withUTF8(of: host, RegistryHost.fault) != nil)
+        #expect(withUTF8(of: host, RegistryHost.validationError) != nil)
     }
 }

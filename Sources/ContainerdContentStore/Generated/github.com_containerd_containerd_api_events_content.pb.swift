@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 // DO NOT EDIT.
 // swift-format-ignore-file
 // swiftlint:disable all
@@ -82,4 +81,3 @@ nonisolated extension Containerd_Events_ContentDelete: SwiftProtobuf.Message, Sw
     return true
   }
 }
-#endif

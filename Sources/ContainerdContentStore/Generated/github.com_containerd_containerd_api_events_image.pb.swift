@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 // DO NOT EDIT.
 // swift-format-ignore-file
 // swiftlint:disable all
@@ -180,4 +179,3 @@ nonisolated extension Containerd_Services_Images_V1_ImageDelete: SwiftProtobuf.M
     return true
   }
 }
-#endif

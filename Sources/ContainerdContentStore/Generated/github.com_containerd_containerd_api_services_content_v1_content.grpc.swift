@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 //
 //Copyright The containerd Authors.
 //
@@ -1412,4 +1411,4 @@ extension Containerd_Services_Content_V1_Content.ClientProtocol {
             onResponse: handleResponse
         )
     }
-}#endif
+}

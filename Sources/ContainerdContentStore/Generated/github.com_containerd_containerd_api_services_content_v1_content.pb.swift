@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 // DO NOT EDIT.
 // swift-format-ignore-file
 // swiftlint:disable all
@@ -1256,4 +1255,3 @@ nonisolated extension Containerd_Services_Content_V1_AbortRequest: SwiftProtobuf
     return true
   }
 }
-#endif

@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 //
 //Copyright The containerd Authors.
 //
@@ -529,4 +528,4 @@ extension Containerd_Services_Events_V1_Events.ClientProtocol {
             onResponse: handleResponse
         )
     }
-}#endif
+}

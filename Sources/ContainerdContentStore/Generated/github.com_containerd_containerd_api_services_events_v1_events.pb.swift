@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 // DO NOT EDIT.
 // swift-format-ignore-file
 // swiftlint:disable all
@@ -283,4 +282,3 @@ nonisolated extension Containerd_Services_Events_V1_Envelope: SwiftProtobuf.Mess
     return true
   }
 }
-#endif

@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 //
 //Copyright The containerd Authors.
 //
@@ -789,4 +788,4 @@ extension Containerd_Services_Images_V1_Images.ClientProtocol {
             onResponse: handleResponse
         )
     }
-}#endif
+}

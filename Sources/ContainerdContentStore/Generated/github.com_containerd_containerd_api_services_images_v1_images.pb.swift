@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 // DO NOT EDIT.
 // swift-format-ignore-file
 // swiftlint:disable all
@@ -634,4 +633,3 @@ nonisolated extension Containerd_Services_Images_V1_DeleteImageRequest: SwiftPro
     return true
   }
 }
-#endif

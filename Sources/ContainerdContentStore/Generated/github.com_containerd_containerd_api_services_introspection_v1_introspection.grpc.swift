@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 //
 //Copyright The containerd Authors.
 //
@@ -362,4 +361,4 @@ extension Containerd_Services_Introspection_V1_Introspection.ClientProtocol {
             onResponse: handleResponse
         )
     }
-}#endif
+}

@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 // DO NOT EDIT.
 // swift-format-ignore-file
 // swiftlint:disable all
@@ -303,4 +302,3 @@ nonisolated extension Containerd_Services_Introspection_V1_ServerResponse: Swift
     return true
   }
 }
-#endif

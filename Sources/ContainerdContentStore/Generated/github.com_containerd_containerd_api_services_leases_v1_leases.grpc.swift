@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 ///
 ///Copyright The containerd Authors.
 ///
@@ -906,4 +905,4 @@ extension Containerd_Services_Leases_V1_Leases.ClientProtocol {
             onResponse: handleResponse
         )
     }
-}#endif
+}

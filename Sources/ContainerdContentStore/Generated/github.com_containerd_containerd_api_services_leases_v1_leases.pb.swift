@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 // DO NOT EDIT.
 // swift-format-ignore-file
 // swiftlint:disable all
@@ -613,4 +612,3 @@ nonisolated extension Containerd_Services_Leases_V1_ListResourcesResponse: Swift
     return true
   }
 }
-#endif

@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 //
 //Copyright The containerd Authors.
 //
@@ -697,4 +696,4 @@ extension Containerd_Services_Namespaces_V1_Namespaces.ClientProtocol {
             onResponse: handleResponse
         )
     }
-}#endif
+}

@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 // DO NOT EDIT.
 // swift-format-ignore-file
 // swiftlint:disable all
@@ -567,4 +566,3 @@ nonisolated extension Containerd_Services_Namespaces_V1_DeleteNamespaceRequest: 
     return true
   }
 }
-#endif

@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 //
 //Copyright The containerd Authors.
 //
@@ -201,4 +200,4 @@ extension Containerd_Services_Version_V1_Version.ClientProtocol {
             onResponse: handleResponse
         )
     }
-}#endif
+}

@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 // DO NOT EDIT.
 // swift-format-ignore-file
 // swiftlint:disable all
@@ -89,4 +88,3 @@ nonisolated extension Containerd_Services_Version_V1_VersionResponse: SwiftProto
     return true
   }
 }
-#endif

@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 // DO NOT EDIT.
 // swift-format-ignore-file
 // swiftlint:disable all
@@ -108,4 +107,3 @@ nonisolated extension Containerd_Types_Descriptor: SwiftProtobuf.Message, SwiftP
     return true
   }
 }
-#endif

@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 // DO NOT EDIT.
 // swift-format-ignore-file
 // swiftlint:disable all
@@ -98,4 +97,3 @@ nonisolated extension Containerd_Types_Platform: SwiftProtobuf.Message, SwiftPro
     return true
   }
 }
-#endif

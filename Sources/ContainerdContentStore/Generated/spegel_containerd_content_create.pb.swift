@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 // DO NOT EDIT.
 // swift-format-ignore-file
 // swiftlint:disable all
@@ -77,4 +76,3 @@ nonisolated extension Containerd_Events_ContentCreate: SwiftProtobuf.Message, Sw
     return true
   }
 }
-#endif

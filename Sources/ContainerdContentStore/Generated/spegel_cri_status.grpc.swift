@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 /// Written for this project: the small part of the Kubernetes Container Runtime Interface, version 1, that asks a runtime
 /// for its configuration. Service, method and field numbers follow the public API (`runtime.v1`); fields that are not
 /// needed are left out, which the encoding permits.
@@ -205,4 +204,4 @@ extension Runtime_V1_RuntimeService.ClientProtocol {
             onResponse: handleResponse
         )
     }
-}#endif
+}

@@ -1,5 +1,4 @@
 // swift-format-ignore-file
-#if Containerd
 // DO NOT EDIT.
 // swift-format-ignore-file
 // swiftlint:disable all
@@ -113,4 +112,3 @@ nonisolated extension Runtime_V1_StatusResponse: SwiftProtobuf.Message, SwiftPro
     return true
   }
 }
-#endif

@@ -5,8 +5,8 @@ import OCIDistribution
 public protocol WritableContentStore: ContentStore {
     /// Begins to write content.
     ///
-    /// Nothing of it is visible before ``ContentWriter/commit()`` succeeds. Several writers of one digest may work at
-    /// the same time, and each of them succeeds; the content may be present already.
+    /// Nothing of it is visible before ``ContentWriter/commit()`` succeeds. Several writers of one digest may be active
+    /// at the same time, and each of them succeeds; the content may be present already.
     ///
     /// - Parameters:
     ///   - digest: the digest that the finished content must have.
@@ -16,7 +16,7 @@ public protocol WritableContentStore: ContentStore {
     ///   ``ContentStoreError``.
     func beginWrite(_ digest: Digest, size: Int64?) async throws -> any ContentWriter
 
-    /// Makes `reference` name `target`, whatever it named before.
+    /// Makes `reference` name `target`, replacing its former target.
     ///
     /// - Throws: ``ContentStoreError/absent(_:)`` when the target's content is not in the store,
     ///   ``ContentStoreError/untaggable(_:)`` when the reference has neither a tag nor a digest, or the backend's error.
@@ -48,8 +48,8 @@ extension WritableContentStore {
 
 /// One piece of content being written. Its methods must be called one after the other.
 ///
-/// A writer that is released without ``commit()`` or ``abort()`` gives back what it held as ``abort()`` does, but
-/// without saying when.
+/// A writer that is released without ``commit()`` or ``abort()`` frees its resources as ``abort()`` does, at an
+/// unspecified time.
 public protocol ContentWriter: AnyObject, Sendable {
     /// How many bytes were appended.
     var offset: Int64 { get }
@@ -58,12 +58,12 @@ public protocol ContentWriter: AnyObject, Sendable {
     ///
     /// - Throws: ``ContentStoreError/sizeMismatch(_:expected:actual:)`` as soon as the expected size is exceeded,
     ///   ``ContentStoreError/writerClosed`` after a commit or abort, ``ContentStoreError/noSpace(_:)`` and other
-    ///   errors of the backend. After an error only ``abort()`` is useful.
+    ///   errors of the backend. After an error only ``abort()`` may be called.
     func append(_ bytes: ByteBuffer) async throws
 
     /// Verifies size and digest and makes the content visible and durable.
     ///
-    /// - Returns: what the store now knows of the content.
+    /// - Returns: a description of the content.
     /// - Throws: ``ContentStoreError/digestMismatch(expected:actual:)``,
     ///   ``ContentStoreError/sizeMismatch(_:expected:actual:)``, ``ContentStoreError/writerClosed`` or an error of the
     ///   backend; nothing becomes visible then, and what was written is discarded.

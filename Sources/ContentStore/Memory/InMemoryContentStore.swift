@@ -2,19 +2,19 @@ import NIOConcurrencyHelpers
 import NIOCore
 import OCIDistribution
 
-/// A store in memory, for tests and for programs that hold little content. It answers everything immediately.
+/// A store in memory, for tests and for programs that hold little content. All answers are immediate.
 public final class InMemoryContentStore: WritableContentStore {
     struct State {
         var index = ContentIndex()
         var bytes: [Digest: ByteBuffer] = [:]
-        /// Bytes held by writers that are not done.
+        /// Bytes held by unfinished writers.
         var pendingBytes: Int64 = 0
         var writers = 0
     }
 
     /// How many bytes of content the store holds at most, unfinished writes included.
     public let capacity: Int64
-    /// How many writers may be at work at once.
+    /// Most writers at the same time.
     public let writerLimit: Int
     let state: NIOLockedValueBox<State>
     private let hub: ContentEventHub
@@ -23,7 +23,7 @@ public final class InMemoryContentStore: WritableContentStore {
     ///
     /// - Parameters:
     ///   - capacity: how many bytes of content the store holds at most.
-    ///   - writerLimit: how many writers may be at work at once.
+    ///   - writerLimit: most writers at the same time.
     ///   - eventBufferLimit: how many events are kept for a slow subscriber before it gets a new snapshot instead.
     public init(capacity: Int64 = 256 << 20, writerLimit: Int = 64, eventBufferLimit: Int = 4096) {
         let state = NIOLockedValueBox(State())
@@ -118,9 +118,9 @@ public final class InMemoryContentStore: WritableContentStore {
         }
     }
 
-    /// Adds content at once.
+    /// Adds content in one call.
     ///
-    /// - Returns: its digest (sha256 unless told otherwise).
+    /// - Returns: its digest.
     /// - Throws: ``ContentStoreError/noSpace(_:)``.
     @discardableResult
     public func add(_ bytes: [UInt8], algorithm: DigestAlgorithm = .sha256) throws -> Digest {
@@ -152,7 +152,7 @@ public final class InMemoryContentStore: WritableContentStore {
         }
     }
 
-    /// Changes the state and tells subscribers, under one lock.
+    /// Changes the state and publishes the events, under one lock.
     private func change<R>(_ body: (inout State, inout [ContentEvent]) throws -> R) rethrows -> R {
         try state.withLockedValue { state in
             var events: [ContentEvent] = []
@@ -163,8 +163,79 @@ public final class InMemoryContentStore: WritableContentStore {
 }
 
 extension ImmediateAnswer {
-    /// The answer of a store that always knows.
+    /// The answer of a store that never has to wait.
     package init(known value: Value?) {
         if let value { self = .found(value) } else { self = .absent }
+    }
+}
+
+/// A writer that collects bytes in memory.
+final class InMemoryContentWriter: ContentWriter {
+    private struct Progress {
+        var bytes = ByteBuffer()
+        var isOpen = true
+    }
+
+    private let store: InMemoryContentStore
+    private let digest: Digest
+    private let size: Int64?
+    private let progress = NIOLockedValueBox(Progress())
+
+    init(store: InMemoryContentStore, digest: Digest, size: Int64?) {
+        self.store = store
+        self.digest = digest
+        self.size = size
+    }
+
+    deinit { close() }
+
+    var offset: Int64 { progress.withLockedValue { Int64($0.bytes.readableBytes) } }
+
+    func append(_ bytes: ByteBuffer) async throws {
+        try progress.withLockedValue { progress in
+            guard progress.isOpen else { throw ContentStoreError.writerClosed }
+            let (total, overflow) = Int64(progress.bytes.readableBytes)
+                .addingReportingOverflow(Int64(bytes.readableBytes))
+            if let size, overflow || total > size {
+                throw ContentStoreError.sizeMismatch(digest, expected: size, actual: total)
+            }
+            try store.state.withLockedValue { state in
+                guard Int64(bytes.readableBytes) <= store.capacity - state.index.contentBytes - state.pendingBytes
+                else { throw store.outOfSpace }
+                state.pendingBytes += Int64(bytes.readableBytes)
+            }
+            progress.bytes.writeImmutableBuffer(bytes)
+        }
+    }
+
+    func commit() async throws -> ContentInfo {
+        let bytes = try progress.withLockedValue { progress in
+            guard progress.isOpen else { throw ContentStoreError.writerClosed }
+            return progress.bytes
+        }
+        defer { close() }
+        let length = Int64(bytes.readableBytes)
+        if let size, length != size {
+            throw ContentStoreError.sizeMismatch(digest, expected: size, actual: length)
+        }
+        let actual = bytes.withUnsafeReadableBytes { Digest.hash(digest.algorithm, of: $0) }
+        guard actual == digest else { throw ContentStoreError.digestMismatch(expected: digest, actual: actual) }
+        return try store.insert(bytes, as: digest, pending: length)
+    }
+
+    func abort() async { close() }
+
+    private func close() {
+        let length = progress.withLockedValue { progress -> Int64? in
+            guard progress.isOpen else { return nil }
+            progress.isOpen = false
+            defer { progress.bytes = ByteBuffer() }
+            return Int64(progress.bytes.readableBytes)
+        }
+        guard let length else { return }
+        store.state.withLockedValue { state in
+            state.writers -= 1
+            state.pendingBytes -= length
+        }
     }
 }

@@ -3,51 +3,55 @@ import Logging
 import NIOConcurrencyHelpers
 import NIOCore
 import OCIDistribution
+import ServiceLifecycle
 
 /// A store on disk: a directory in the OCI image layout (OCI image specification, image-layout.md), which `skopeo`,
 /// `umoci` and others fill and read as well.
 ///
 /// Names come from the annotations `io.containerd.image.name` and `org.opencontainers.image.ref.name` in `index.json`.
-/// Names that are only a tag are passed over, unless ``Options/bareTags`` says where they belong.
+/// Names that are only a tag are skipped, unless ``Options/bareTags`` says where they belong.
 ///
-/// **What is trusted.** A manifest, and everything else in JSON of up to 4 MiB, is served only after its bytes were
-/// found to have its digest. Other blobs that were there at the start, or came by a rename, are served as they are,
-/// unless a manifest says that they have another size: then, and when a blob was written in place, its bytes are hashed
-/// first. ``verify(_:progress:)`` hashes everything. A blob found to be bad is not served again, by any process that
-/// uses this library, until its file changes and is found to be good.
+/// **Verification.** A manifest, and any other JSON of up to 4 MiB, is served only after its bytes were hashed. Other blobs
+/// that existed when the store was opened, or got their name by a rename, are served as they are, unless a manifest gives
+/// another size: then, and when a blob was written in place, it is hashed first. ``verify(_:progress:)`` hashes
+/// everything. A damaged blob is not served again, by any process that uses this library, until its file changes and
+/// hashes to its digest.
 ///
-/// **What is noticed.** Changes by other programs, with inotify(7) where there is, by polling elsewhere.
+/// **Changes by other programs** are found with inotify(7), and by polling where there is none.
 ///
-/// The layout's `.spegel` directory holds files being written, records of bad blobs, and a lock. All reading, hashing and
-/// writing happens on threads of its own, never on the caller's.
-public final class OnDiskContentStore: WritableContentStore {
+/// **Lifecycle.** ``open(path:options:)`` starts the store. ``run()`` keeps it until the service group shuts down
+/// gracefully, and ``shutdown()`` may be called at any time and any number of times. A store that was shut down does not
+/// start again; open a new one.
+///
+/// The layout's `.spegel` directory holds files being written, records of damaged blobs, and a lock. All reading, hashing
+/// and writing takes place on four threads shared by all stores of the process, never on the caller's.
+public final class OnDiskContentStore: WritableContentStore, Service {
     /// How a layout is opened.
     public struct Options: Sendable {
-        /// Whether a layout is made when the directory is missing or empty.
+        /// Whether a missing or empty directory is made a layout. A directory with other files in it stays an error.
         public var createsIfMissing = false
-        /// Whether changes by other programs are noticed.
+        /// Whether changes by other programs are found while the store is open.
         public var watchesChanges = true
-        /// Whether changes are noticed by polling even where there is inotify, as a network file system needs, on which
-        /// inotify hears nothing of other machines.
+        /// Whether changes are found by polling even where there is inotify. Needed on a network file system, where inotify
+        /// does not report changes by other machines.
         public var prefersPolling = false
-        /// The repository to which names belong that are only a tag, as `skopeo copy … oci:DIR:latest` writes them;
-        /// `nil` to pass them over.
+        /// The repository of names that are only a tag, as `skopeo copy … oci:DIR:latest` writes them; `nil` to skip them.
         public var bareTags: ContentSource?
-        /// How many writers may be at work at once.
+        /// Most writers at the same time.
         public var writerLimit = 64
         /// How many bytes of manifests are kept in memory. Those over 256 KiB are not.
         public var manifestCacheCapacity = 8 << 20
         /// How many events are kept for a slow subscriber before it gets a new snapshot instead.
         public var eventBufferLimit = 4096
-        /// How often everything is looked at besides what inotify tells.
+        /// The interval of rescans where inotify reports changes.
         public var rescanInterval = DispatchTimeInterval.seconds(300)
-        /// How often everything is looked at where inotify is not used.
+        /// The interval of rescans where inotify is not used.
         public var pollInterval = DispatchTimeInterval.seconds(3)
-        /// How long a change of `index.json` waits for another process that is changing it.
+        /// How long a change of `index.json` waits for the lock that another process holds.
         public var lockTimeout = Duration.seconds(30)
-        /// How long a change of `index.json` waits for another program that is in the middle of writing it in place.
+        /// How long a change of `index.json` waits for a program that is writing it in place.
         package var indexWriteTimeout = Duration.seconds(1)
-        /// Where messages go.
+        /// Receives the store's messages.
         public var logger = Logger(label: "content-store")
 
         /// The defaults.
@@ -58,8 +62,9 @@ public final class OnDiskContentStore: WritableContentStore {
     public let path: String
     private let options: Options
     let tracker: LayoutTracker
+    private let lifecycle: Lifecycle
     private let writers = NIOLockedValueBox(0)
-    private let turns = EditTurns()
+    private let indexEdits = AsyncMutex()
 
     private var catalog: LayoutCatalog { tracker.catalog }
 
@@ -67,13 +72,12 @@ public final class OnDiskContentStore: WritableContentStore {
         self.path = path
         self.options = options
         tracker = LayoutTracker(path: path, root: root, options: options)
+        lifecycle = Lifecycle(name: "store \(path)")
     }
 
     deinit { tracker.stop() }
 
-    /// Opens a layout and learns what is in it.
-    ///
-    /// What interrupted writers left behind is removed.
+    /// Opens a layout, reads what it contains, and starts to track changes. Files of interrupted writers are removed.
     ///
     /// - Parameters:
     ///   - path: the layout's directory.
@@ -95,19 +99,31 @@ public final class OnDiskContentStore: WritableContentStore {
                     }
                 }
             } catch {
-                // A layout that cannot be written can still be served.
+                // A layout that cannot be written is served nevertheless.
                 options.logger.debug(
-                    "interrupted writes were not looked for", metadata: ["path": "\(path)", "error": "\(error)"])
+                    "the search for interrupted writes failed", metadata: ["path": "\(path)", "error": "\(error)"])
             }
             return root
         }
         let store = OnDiskContentStore(path: path, options: options, root: root)
-        try await store.tracker.perform { try $0.start() }
+        try await store.lifecycle.start { try await store.tracker.start() }
         return store
     }
 
-    /// Stops noticing changes and ends all subscriptions; writing fails from now on. Reading still works.
-    public func close() { tracker.stop() }
+    // MARK: Lifecycle
+
+    /// Waits until the service group shuts down gracefully, the task is cancelled or the store is shut down; then shuts the
+    /// store down.
+    ///
+    /// - Throws: `LifecycleError` when the store was shut down before.
+    public func run() async throws {
+        try await lifecycle.run(start: { try await lifecycle.start {} }, shutdown: { _ in await shutdown() })
+    }
+
+    /// Stops tracking changes and ends all subscriptions; writing fails from now on. Reading still works.
+    public func shutdown() async {
+        await lifecycle.end { [tracker] in tracker.stop() }
+    }
 
     // MARK: Reading
 
@@ -119,20 +135,20 @@ public final class OnDiskContentStore: WritableContentStore {
 
     /// Opens content.
     ///
-    /// - Throws: ``ContentStoreError`` when the file cannot be opened although it is there.
+    /// - Throws: ``ContentStoreError`` when the file cannot be opened although it exists.
     public func open(_ digest: Digest) async throws -> OpenContent? {
         for _ in 0..<3 {
             switch openImmediately(digest) {
             case .found(let content): return content
             case .absent: return nil
             case .unknown:
-                // The file is not as it was, or cannot be opened: look at it, then say what is so.
-                try await tracker.perform { $0.refresh(digest, .noticed) }
+                // The file has changed or cannot be opened: compare the catalog with it, then answer.
+                try await tracker.update(digest, .found)
                 guard let location = catalog.location(digest) else { return nil }
                 _ = try await FileWork.run { try location.directory.openFile(digest.hex)?.status() }
             }
         }
-        throw ContentStoreError.unavailable("\(digest) keeps changing in \(path)")
+        throw ContentStoreError.unavailable("\(digest) changes all the time in \(path)")
     }
 
     /// Lists the images, sorted by name.
@@ -158,7 +174,7 @@ public final class OnDiskContentStore: WritableContentStore {
 
     /// Opens content: a small manifest from memory, anything else as a file.
     ///
-    /// ``ImmediateAnswer/unknown`` when the file is not as it was when last seen.
+    /// ``ImmediateAnswer/unknown`` when the file has changed since it was last examined.
     public func openImmediately(_ digest: Digest) -> ImmediateAnswer<OpenContent> {
         let location: LayoutCatalog.Location
         switch catalog.source(digest) {
@@ -170,7 +186,7 @@ public final class OnDiskContentStore: WritableContentStore {
         }
         do throws(ContentStoreError) {
             guard let file = try location.directory.openFile(digest.hex) else {
-                tracker.noteChange(digest)
+                tracker.scheduleUpdate(digest)
                 return .absent
             }
             guard try file.status().identity == location.identity else { return .unknown }
@@ -181,7 +197,7 @@ public final class OnDiskContentStore: WritableContentStore {
         }
     }
 
-    /// Brings a manifest into memory, for the next time.
+    /// Reads a manifest into memory, for later requests.
     private func warm(_ location: LayoutCatalog.Location) {
         let digest = location.info.digest
         let catalog = catalog
@@ -189,7 +205,7 @@ public final class OnDiskContentStore: WritableContentStore {
             var bytes = (try? location.directory.openFile(digest.hex)?.readAll(limit: ManifestCache.entryLimit)) ?? nil
             if let read = bytes, Digest.hash(digest.algorithm, of: read) != digest {
                 bytes = nil
-                tracker.queue.async { tracker.reject(digest, location.identity, "its bytes have another digest") }
+                tracker.scheduleMarkDamaged(digest, location.identity, reason: "its bytes have another digest")
             }
             catalog.warmed(digest, identity: location.identity, bytes: bytes)
         }
@@ -210,7 +226,7 @@ public final class OnDiskContentStore: WritableContentStore {
     /// Makes a reference name content that is present, in `index.json`.
     ///
     /// - Throws: ``ContentStoreError/absent(_:)``, ``ContentStoreError/untaggable(_:)``,
-    ///   ``ContentStoreError/unavailable(_:)`` when another process keeps the layout locked, or why `index.json` cannot
+    ///   ``ContentStoreError/unavailable(_:)`` when another process holds the lock, or why `index.json` cannot
     ///   be read or written.
     public func tag(_ target: Descriptor, as reference: Reference) async throws {
         guard reference.tag != nil || reference.digest != nil else { throw ContentStoreError.untaggable(reference) }
@@ -218,17 +234,14 @@ public final class OnDiskContentStore: WritableContentStore {
         var target = target
         target.size = info.size
         if info.mediaType.isManifest { target.mediaType = info.mediaType }
-        try await editIndex { [target] index in
-            index.set(reference, to: target)
-            return true
-        }
+        try await editIndex(.set(reference, target))
     }
 
     /// Removes a name from `index.json`.
     ///
     /// - Throws: as ``tag(_:as:)``.
     public func untag(_ reference: Reference) async throws {
-        try await editIndex { $0.remove(reference) }
+        try await editIndex(.remove(reference))
     }
 
     /// Removes the file of a digest.
@@ -242,30 +255,30 @@ public final class OnDiskContentStore: WritableContentStore {
             try directory.unlink(digest.hex)
             try directory.sync()
         }
-        try await tracker.perform { $0.refresh(digest, .noticed) }
+        try await tracker.update(digest, .found)
     }
 
-    private func editIndex(_ change: @escaping @Sendable (inout LayoutIndex) -> Bool) async throws {
-        try await turns.perform { try await self.editIndexNow(change) }
+    private func editIndex(_ edit: LayoutIndex.Edit) async throws {
+        try await indexEdits.withLock { try await self.editIndexNow(edit) }
     }
 
-    private func editIndexNow(_ change: @escaping @Sendable (inout LayoutIndex) -> Bool) async throws {
+    private func editIndexNow(_ edit: LayoutIndex.Edit) async throws {
         let root = try await tracker.writableRoot()
         let started = ContinuousClock.now
         while true {
             do {
                 let isDone = try await FileWork.run { [options] in
-                    try root.editIndex(bareTags: options.bareTags, change)
+                    try root.editIndex(bareTags: options.bareTags, edit)
                 }
                 if isDone { break }
                 guard ContinuousClock.now - started < options.lockTimeout else {
-                    throw ContentStoreError.unavailable("another process keeps \(path) locked")
+                    throw ContentStoreError.unavailable("another process holds the lock of \(path)")
                 }
             } catch ContentStoreError.malformedIndex where ContinuousClock.now - started < options.indexWriteTimeout {
-                // Another program may be in the middle of writing it in place.
+                // Another program may be writing it in place.
             }
             try await Task.sleep(for: .milliseconds(10))
         }
-        try await tracker.perform { try $0.reloadNames() }
+        try await tracker.reloadNames()
     }
 }

@@ -113,7 +113,8 @@ struct AdvertisedSet: Sendable {
         put(key, Key(registry: registry, isTag: false, isImage: !names.isEmpty))
     }
 
-    /// A tag's key is advertised while the content of its target is present. A name that has a digest as well is no tag: the
+    /// A tag's key is advertised while its target is present and served as a manifest: not for one over 4 MiB, of Docker schema 1
+    /// or of another type, for which peers would get 404. A name that has a digest as well is no tag: the
     /// tag may lead elsewhere by now.
     private mutating func refreshTag(_ reference: Reference) {
         guard reference.digest == nil, let key = reference.taggedName else { return }
@@ -122,7 +123,7 @@ struct AdvertisedSet: Sendable {
     }
 
     private func hasTarget(_ reference: Reference) -> Bool {
-        images[reference].map { contents[$0.target.digest] != nil } ?? false
+        images[reference].map { contents[$0.target.digest]?.mediaType.isManifest ?? false } ?? false
     }
 
     private mutating func put(_ key: String, _ value: Key?) {

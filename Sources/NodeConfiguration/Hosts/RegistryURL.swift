@@ -1,4 +1,5 @@
 import Foundation
+import OCIDistribution
 
 /// Why a registry's address is no good: what is allowed instead.
 package struct RegistryURLError: Error, Hashable, Sendable, CustomStringConvertible {
@@ -42,8 +43,8 @@ package enum RegistryURL: Hashable, Sendable, CustomStringConvertible {
         let lowered = text.lowercased()
         guard let scheme = ["http", "https"].first(where: { lowered.hasPrefix($0 + "://") }) else { throw allowed }
         let authority = lowered.dropFirst(scheme.count + 3)
-        guard let host = Self.validAuthority(authority) else { throw allowed }
-        self = .registry(scheme: scheme, host: host)
+        guard RegistryHost.validationError(in: authority) == nil else { throw allowed }
+        self = .registry(scheme: scheme, host: String(authority))
     }
 
     /// Reads a mirror's address, in which an IPv6 address with a port may lack its brackets, as manifests that join a node's
@@ -62,34 +63,5 @@ package enum RegistryURL: Hashable, Sendable, CustomStringConvertible {
         }
         try self.init(parsing: text)
         if self == .wildcard { throw RegistryURLError() }
-    }
-
-    /// `host[:port]` when it is well formed, else nil.
-    private static func validAuthority(_ text: Substring) -> String? {
-        var host = text
-        var afterHost: Substring = ""
-        if text.hasPrefix("[") {
-            guard let end = text.firstIndex(of: "]") else { return nil }
-            host = text[text.index(after: text.startIndex)..<end]
-            afterHost = text[text.index(after: end)...]
-            guard host.contains(":"), host.allSatisfy({ $0.isHexDigit || $0 == ":" || $0 == "." }) else { return nil }
-        } else if let colon = text.firstIndex(of: ":") {
-            host = text[..<colon]
-            afterHost = text[colon...]
-        }
-        if !text.hasPrefix("[") {
-            let labels = host.split(separator: ".", omittingEmptySubsequences: false)
-            let allowed = labels.allSatisfy { label in
-                !label.isEmpty && label.utf8.count <= 63 && !label.hasPrefix("-") && !label.hasSuffix("-")
-                    && label.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-" || $0 == "_") }
-            }
-            guard allowed, host.utf8.count <= 253 else { return nil }
-        }
-        guard !afterHost.isEmpty else { return String(text) }
-        let digits = afterHost.dropFirst()
-        guard afterHost.first == ":", digits.allSatisfy({ $0.isASCII && $0.isNumber }), let port = UInt16(digits),
-            port > 0
-        else { return nil }
-        return String(text)
     }
 }

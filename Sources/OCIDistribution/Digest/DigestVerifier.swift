@@ -1,6 +1,6 @@
 /// Checks a stream of bytes against a digest and, where known, a size.
 ///
-/// The size is checked as bytes come, so that a source that sends too much is found out before it has filled a disk.
+/// The size is checked with every chunk, so that a source that sends too much cannot fill a disk.
 public struct DigestVerifier: ~Copyable, Sendable {
     /// The digest the stream must have.
     public let expected: Digest
@@ -35,7 +35,7 @@ public struct DigestVerifier: ~Copyable, Sendable {
     /// Takes the next bytes of the stream.
     ///
     /// - Throws: ``VerificationError/tooLong(digest:expectedSize:received:)`` as soon as the size is exceeded; the bytes
-    ///   of that call are not hashed, and the stream must be given up.
+    ///   of that call are not hashed, and the stream must be abandoned.
     public mutating func update(_ bytes: UnsafeRawBufferPointer) throws(VerificationError) {
         let (total, overflow) = received.addingReportingOverflow(Int64(bytes.count))
         let limit = size ?? .max
@@ -68,5 +68,34 @@ public struct DigestVerifier: ~Copyable, Sendable {
         let received = received
         let actual = hasher.finalize()
         guard actual == expected else { throw .digestMismatch(expected: expected, actual: actual, size: received) }
+    }
+}
+
+/// How content differs from its descriptor.
+public enum VerificationError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// More bytes came than expected. `received` counts up to and including the chunk that went over the size.
+    case tooLong(digest: Digest, expectedSize: Int64, received: Int64)
+    /// The content ended early.
+    case tooShort(digest: Digest, expectedSize: Int64, received: Int64)
+    /// The bytes hash to something else.
+    case digestMismatch(expected: Digest, actual: Digest, size: Int64)
+
+    /// The digest that was expected.
+    public var expected: Digest {
+        switch self {
+        case .tooLong(let digest, _, _), .tooShort(let digest, _, _), .digestMismatch(let digest, _, _): digest
+        }
+    }
+
+    /// A sentence with what was expected and what was received.
+    public var description: String {
+        switch self {
+        case .tooLong(let digest, let size, let received):
+            "content of \(digest) is too long: expected \(size) bytes, got at least \(received)"
+        case .tooShort(let digest, let size, let received):
+            "content of \(digest) is too short: expected \(size) bytes, got \(received)"
+        case .digestMismatch(let expected, let actual, let size):
+            "content does not match its digest: expected \(expected), got \(actual) (\(size) bytes)"
+        }
     }
 }

@@ -1,4 +1,4 @@
-/// A media type (RFC 6838) of OCI or Docker content. Any string is accepted; the ones that matter have constants.
+/// A media type (RFC 6838) of OCI or Docker content. Any string is accepted; well-known types have constants.
 public struct MediaType: RawRepresentable, Hashable, Sendable {
     /// The media type as it is written, without parameters.
     public let rawValue: String
@@ -100,7 +100,7 @@ extension MediaType {
             || self == .dockerForeignLayerGzip
     }
 
-    /// How a layer says it is compressed; nil when this is not a layer.
+    /// The compression this media type declares; nil when it is not a layer.
     public var layerCompression: Compression? {
         switch self {
         case .layer, .nondistributableLayer, .dockerLayer: Compression.none

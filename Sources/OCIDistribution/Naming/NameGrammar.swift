@@ -9,7 +9,7 @@ enum NameGrammar {
 
     /// What is wrong with a repository name, nil when nothing is:
     /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*`.
-    static func faultInRepository(_ bytes: UnsafeBufferPointer<UInt8>) -> StaticString? {
+    static func repositoryError(_ bytes: UnsafeBufferPointer<UInt8>) -> StaticString? {
         if bytes.isEmpty { return "the repository name is empty" }
         if bytes.count > maximumNameLength { return "the repository name is longer than 255 bytes" }
         // The separator run before the current byte: its byte and length; a slash and the start are runs of their own.
@@ -48,7 +48,7 @@ enum NameGrammar {
     }
 
     /// What is wrong with a tag, nil when nothing is: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
-    static func faultInTag(_ bytes: UnsafeBufferPointer<UInt8>) -> StaticString? {
+    static func tagError(_ bytes: UnsafeBufferPointer<UInt8>) -> StaticString? {
         guard let first = bytes.first else { return "the tag is empty" }
         if bytes.count > maximumTagLength { return "the tag is longer than 128 bytes" }
         if !(first.isAlphanumeric || first == 0x5F) { return "a tag must begin with [a-zA-Z0-9_]" }

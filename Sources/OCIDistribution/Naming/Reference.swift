@@ -43,18 +43,18 @@ public struct Reference: Hashable, Sendable {
     }
 
     private func validate(input: String) throws(ReferenceError) {
-        if let fault = withUTF8(of: registry, RegistryHost.fault) {
-            throw .invalidRegistry(input: excerpt(input), reason: "\(fault)")
+        if let reason = withUTF8(of: registry, RegistryHost.validationError) {
+            throw .invalidRegistry(input: sanitizedExcerpt(input), reason: "\(reason)")
         }
-        if let fault = withUTF8(of: repository, NameGrammar.faultInRepository) {
-            throw .invalidRepository(input: excerpt(input), reason: "\(fault)")
+        if let reason = withUTF8(of: repository, NameGrammar.repositoryError) {
+            throw .invalidRepository(input: sanitizedExcerpt(input), reason: "\(reason)")
         }
         guard registry.utf8.count + 1 + repository.utf8.count <= NameGrammar.maximumNameLength else {
             throw .invalidRepository(
-                input: excerpt(input), reason: "registry and repository together are longer than 255 bytes")
+                input: sanitizedExcerpt(input), reason: "registry and repository together are longer than 255 bytes")
         }
-        if let tag, let fault = withUTF8(of: tag, NameGrammar.faultInTag) {
-            throw .invalidTag(input: excerpt(input), reason: "\(fault)")
+        if let tag, let reason = withUTF8(of: tag, NameGrammar.tagError) {
+            throw .invalidTag(input: sanitizedExcerpt(input), reason: "\(reason)")
         }
     }
 }
@@ -101,7 +101,7 @@ extension Reference {
         // Name, tag and a SHA-512 digest with their separators.
         let longest = NameGrammar.maximumNameLength + NameGrammar.maximumTagLength + 137
         guard !bytes.isEmpty, bytes.count <= longest else {
-            throw .invalidLength(input: excerpt(bytes), count: bytes.count)
+            throw .invalidLength(input: sanitizedExcerpt(bytes), count: bytes.count)
         }
         let nameEnd = bytes.firstIndex(of: 0x40) ?? bytes.count
         var digest: Digest?
@@ -109,7 +109,7 @@ extension Reference {
             do throws(DigestError) {
                 digest = try Digest(parsingUTF8: UnsafeBufferPointer(rebasing: bytes[(nameEnd + 1)...]))
             } catch {
-                throw .invalidDigest(input: excerpt(bytes), reason: error)
+                throw .invalidDigest(input: sanitizedExcerpt(bytes), reason: error)
             }
         }
         // A colon after the last slash begins the tag; one before belongs to the registry.
@@ -125,13 +125,13 @@ extension Reference {
             registry = String(decoding: name[..<slash], as: UTF8.self)
             repository = String(decoding: name[(slash + 1)...], as: UTF8.self)
         } else {
-            guard dockerDefaults else { throw .missingRegistry(input: excerpt(bytes)) }
+            guard dockerDefaults else { throw .missingRegistry(input: sanitizedExcerpt(bytes)) }
             registry = Reference.dockerRegistry
             repository = String(decoding: name, as: UTF8.self)
             // Docker takes 64 hexadecimal digits for an image ID.
             if name.count == 64, name.allSatisfy({ hexValue($0) != nil && !$0.isUppercase }) {
                 throw .invalidRepository(
-                    input: excerpt(bytes), reason: "64 hexadecimal digits are an image ID, not a name")
+                    input: sanitizedExcerpt(bytes), reason: "64 hexadecimal digits are an image ID, not a name")
             }
         }
         if dockerDefaults {
@@ -142,5 +142,35 @@ extension Reference {
         }
         self.init(uncheckedRegistry: registry, repository: repository, tag: tag, digest: digest)
         try validate(input: String(decoding: bytes, as: UTF8.self))
+    }
+}
+
+/// Why a string is not a reference to an image.
+public enum ReferenceError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// Nothing, or longer than any reference can be.
+    case invalidLength(input: String, count: Int)
+    /// The first component is not a registry, and no default was allowed.
+    case missingRegistry(input: String)
+    /// The registry is not a host with an optional port.
+    case invalidRegistry(input: String, reason: String)
+    /// The repository breaks the grammar of names.
+    case invalidRepository(input: String, reason: String)
+    /// The tag breaks the grammar of tags.
+    case invalidTag(input: String, reason: String)
+    /// What follows the `@` is not a digest.
+    case invalidDigest(input: String, reason: DigestError)
+
+    /// A sentence naming the input and what is wrong with it.
+    public var description: String {
+        switch self {
+        case .invalidLength(let input, let count):
+            count == 0 ? "invalid reference: it is empty" : "invalid reference \(input): \(count) bytes are too long"
+        case .missingRegistry(let input):
+            "invalid reference \(input): it must begin with a registry, such as docker.io/library/nginx"
+        case .invalidRegistry(let input, let reason), .invalidRepository(let input, let reason),
+            .invalidTag(let input, let reason):
+            "invalid reference \(input): \(reason)"
+        case .invalidDigest(let input, let reason): "invalid reference \(input): \(reason)"
+        }
     }
 }

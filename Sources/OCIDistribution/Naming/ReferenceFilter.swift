@@ -1,10 +1,11 @@
-/// Decides which images take part in mirroring: an image that is filtered out is answered 404 and never advertised.
+/// Decides which images are mirrored: requests for an image that is filtered out are answered 404, and it is never
+/// advertised.
 public struct ReferenceFilter: Sendable {
     /// The registries that are mirrored, in lower case; nil when all are.
     private let registries: Set<String>?
     private let matcher: PatternMatcher?
 
-    /// Lets everything through.
+    /// Allows all images.
     public static let all = ReferenceFilter()
 
     private init() {
@@ -24,7 +25,7 @@ public struct ReferenceFilter: Sendable {
     public init(mirroredRegistries: [String], patterns: [String]) throws(ReferenceFilterError) {
         var hosts: Set<String>? = mirroredRegistries.isEmpty ? nil : []
         for entry in mirroredRegistries {
-            // A wildcard makes `hosts` nil for good; the entries after it are still validated.
+            // After a wildcard `hosts` stays nil; the following entries are still validated.
             if let host = try ReferenceFilter.host(of: entry) { hosts?.insert(host) } else { hosts = nil }
         }
         registries = hosts
@@ -51,16 +52,16 @@ public struct ReferenceFilter: Sendable {
         }
     }
 
-    /// Whether everything is let through.
+    /// Whether all images are allowed.
     public var isUnrestricted: Bool { registries == nil && matcher == nil }
 
-    /// Whether the registry is mirrored, whatever the patterns say.
+    /// Whether the registry is mirrored, regardless of the patterns.
     public func mirrors(registry: String) -> Bool {
         guard let registries else { return true }
         return registries.contains(registry) || registries.contains(registry.lowercased())
     }
 
-    /// Whether an image takes part. Without a tag, patterns are searched in `registry/repository`.
+    /// Whether an image is mirrored. Without a tag, patterns are searched in `registry/repository`.
     public func allows(registry: String, repository: String, tag: String?) -> Bool {
         guard mirrors(registry: registry) else { return false }
         guard let matcher else { return true }
@@ -74,7 +75,7 @@ public struct ReferenceFilter: Sendable {
         return !isFiltered(registry) && !(hasUppercase && isFiltered(registry.lowercased()))
     }
 
-    /// Whether an image takes part.
+    /// Whether an image is mirrored.
     public func allows(_ reference: Reference) -> Bool {
         allows(registry: reference.registry, repository: reference.repository, tag: reference.tag)
     }
@@ -94,8 +95,8 @@ public struct ReferenceFilter: Sendable {
             throw .invalidRegistry(
                 registry: entry, reason: "only a host and a port are allowed, no path, query or user")
         }
-        if let fault = withUTF8(of: host, RegistryHost.fault) {
-            throw .invalidRegistry(registry: entry, reason: "\(fault)")
+        if let reason = withUTF8(of: host, RegistryHost.validationError) {
+            throw .invalidRegistry(registry: entry, reason: "\(reason)")
         }
         return host.lowercased()
     }
@@ -111,8 +112,9 @@ public enum ReferenceFilterError: Error, Sendable, Hashable, CustomStringConvert
     /// A sentence naming the entry and what is wrong with it.
     public var description: String {
         switch self {
-        case .invalidPattern(let pattern, let reason): "invalid registry filter \(excerpt(pattern)): \(reason)"
-        case .invalidRegistry(let registry, let reason): "invalid mirrored registry \(excerpt(registry)): \(reason)"
+        case .invalidPattern(let pattern, let reason): "invalid registry filter \(sanitizedExcerpt(pattern)): \(reason)"
+        case .invalidRegistry(let registry, let reason):
+            "invalid mirrored registry \(sanitizedExcerpt(registry)): \(reason)"
         }
     }
 }

@@ -1,21 +1,31 @@
-/// The grammar of a registry's host: a DNS name, an IPv4 address or an IPv6 address in brackets, and an optional port.
-enum RegistryHost {
-    /// Whether the first component of a name is a registry and not part of the repository, by the rule that all clients
-    /// share: it has a dot or a colon, or is `localhost`.
+/// The grammar of a registry's host, used wherever one is parsed: a name, an IPv4 address or an IPv6 address in brackets,
+/// and an optional port.
+///
+/// A name is a DNS name (RFC 1123) whose labels may have underscores between their first and last character: container
+/// networks have such names (`my_registry:5000`), and containerd accepts them. A label never begins with one, so that
+/// `_default`, the wildcard of containerd's configuration, is not a host.
+package enum RegistryHost {
+    /// What is wrong with a host, nil when it is valid.
+    package static func validationError(in text: some StringProtocol) -> String? {
+        withUTF8(of: text) { validationError($0).map { "\($0)" } }
+    }
+
+    /// Whether the first component of a name is a registry and not part of the repository, by the rule of all clients: it
+    /// has a dot or a colon, or is `localhost`.
     static func isRegistry(_ component: UnsafeBufferPointer<UInt8>) -> Bool {
         component.contains { $0 == 0x2E || $0 == 0x3A } || component.elementsEqual("localhost".utf8)
     }
 
-    /// The one spelling of a registry's host that names are kept under: lower case, without the port of HTTPS, and
+    /// The canonical spelling of a registry's host, under which names are stored: lower case, without the port of HTTPS, and
     /// `docker.io` for the names under which Docker Hub is reached.
-    static func canonical(_ host: String) -> String {
+    package static func canonical(_ host: String) -> String {
         var host = host.lowercased()
         if host.hasSuffix(":443") { host.removeLast(4) }
         return host == "index.docker.io" || host == "registry-1.docker.io" ? "docker.io" : host
     }
 
-    /// What is wrong with a host, nil when nothing is.
-    static func fault(_ bytes: UnsafeBufferPointer<UInt8>) -> StaticString? {
+    /// What is wrong with a host, nil when it is valid.
+    static func validationError(_ bytes: UnsafeBufferPointer<UInt8>) -> StaticString? {
         guard let first = bytes.first else { return "the registry is empty" }
         if bytes.count > NameGrammar.maximumNameLength { return "the registry is longer than 255 bytes" }
         let hostEnd: Int
@@ -27,7 +37,7 @@ enum RegistryHost {
             hostEnd = close + 1
         } else {
             hostEnd = bytes.firstIndex(of: 0x3A) ?? bytes.count
-            if let fault = faultInName(UnsafeBufferPointer(rebasing: bytes[..<hostEnd])) { return fault }
+            if let reason = nameError(UnsafeBufferPointer(rebasing: bytes[..<hostEnd])) { return reason }
         }
         if hostEnd == bytes.count { return nil }
         guard bytes[hostEnd] == 0x3A else { return "the registry has text after its closing bracket" }
@@ -40,8 +50,10 @@ enum RegistryHost {
         return (1...65535).contains(value)
     }
 
-    /// A DNS name (RFC 1123) or, when its last label is a number, an IPv4 address.
-    private static func faultInName(_ bytes: UnsafeBufferPointer<UInt8>) -> StaticString? {
+    /// A name or, when its last label is a number, an IPv4 address.
+    private static func nameError(_ bytes: UnsafeBufferPointer<UInt8>) -> StaticString? {
+        /// A byte that may stand inside a label only: `-` or `_`.
+        func isSeparator(_ byte: UInt8) -> Bool { byte == 0x2D || byte == 0x5F }
         if bytes.isEmpty { return "the registry has no host" }
         if bytes.count > 253 { return "the host of the registry is longer than 253 bytes" }
         var length = 0
@@ -49,11 +61,11 @@ enum RegistryHost {
         var previous: UInt8 = 0x2E
         for byte in bytes {
             if byte == 0x2E {
-                if length == 0 || previous == 0x2D { return "the registry is not a host name" }
+                if length == 0 || isSeparator(previous) { return "the registry is not a host name" }
                 length = 0
                 isNumber = true
             } else {
-                guard byte.isAlphanumeric || byte == 0x2D && length > 0 else {
+                guard byte.isAlphanumeric || isSeparator(byte) && length > 0 else {
                     return "the registry is not a host name"
                 }
                 length += 1
@@ -62,7 +74,7 @@ enum RegistryHost {
             }
             previous = byte
         }
-        if length == 0 || previous == 0x2D { return "the registry is not a host name" }
+        if length == 0 || isSeparator(previous) { return "the registry is not a host name" }
         if isNumber, !isIPv4(bytes[...]) { return "the registry is not an IPv4 address" }
         return nil
     }

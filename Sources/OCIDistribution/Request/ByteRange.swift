@@ -20,9 +20,9 @@ public enum ByteRange: Sendable, Hashable {
 
     /// Parses the UTF-8 of a `Range` header; see ``parse(_:)``.
     public static func parse(utf8 header: UnsafeBufferPointer<UInt8>) throws(ByteRangeError) -> ByteRange? {
-        guard let equals = header.firstIndex(of: 0x3D) else { throw .malformed(input: excerpt(header)) }
+        guard let equals = header.firstIndex(of: 0x3D) else { throw .malformed(input: sanitizedExcerpt(header)) }
         let unit = trimmed(header[..<equals])
-        guard !unit.isEmpty else { throw .malformed(input: excerpt(header)) }
+        guard !unit.isEmpty else { throw .malformed(input: sanitizedExcerpt(header)) }
         // Units are case-insensitive.
         guard unit.count == 5, zip(unit, "bytes".utf8).allSatisfy({ $0 | 0x20 == $1 }) else { return nil }
         // Empty elements of a list do not count (RFC 9110 §5.6.1.2).
@@ -30,10 +30,10 @@ public enum ByteRange: Sendable, Hashable {
         for element in header[(equals + 1)...].split(separator: 0x2C) {
             let range = trimmed(element)
             if range.isEmpty { continue }
-            guard set.isEmpty else { throw .multiple(input: excerpt(header)) }
+            guard set.isEmpty else { throw .multiple(input: sanitizedExcerpt(header)) }
             set = range
         }
-        guard let dash = set.firstIndex(of: 0x2D) else { throw .malformed(input: excerpt(header)) }
+        guard let dash = set.firstIndex(of: 0x2D) else { throw .malformed(input: sanitizedExcerpt(header)) }
         let before = set[..<dash]
         let after = set[(dash + 1)...]
         switch (before.isEmpty, after.isEmpty) {
@@ -45,7 +45,7 @@ public enum ByteRange: Sendable, Hashable {
         case (true, false): if let length = number(after) { return .suffix(length) }
         case (true, true): break
         }
-        throw .malformed(input: excerpt(header))
+        throw .malformed(input: sanitizedExcerpt(header))
     }
 
     /// The bytes that the range selects of content of `size` bytes, never empty.
@@ -125,5 +125,61 @@ public enum ByteRangeError: Error, Sendable, Hashable, CustomStringConvertible {
             return DistributionError(.rangeInvalid, message: description, httpStatus: 416)
         }
         return DistributionError(.rangeInvalid, message: description)
+    }
+}
+
+/// The value of a `Content-Range` header in bytes (RFC 9110 §14.4).
+public enum ContentRange: Sendable, Hashable {
+    /// `bytes first-last/size`, of a 206 answer; the range is never empty when parsed. `size` is nil where the answer
+    /// has `*` for it.
+    case satisfied(Range<Int64>, size: Int64?)
+    /// `bytes */size`, of a 416 answer.
+    case unsatisfied(size: Int64)
+
+    /// Parses the value of a `Content-Range` header.
+    ///
+    /// - Throws: ``ByteRangeError/malformed(input:)`` for another unit, a range that ends before it begins or beyond the
+    ///   size, and numbers beyond 64 bits.
+    public init(parsing header: some StringProtocol) throws(ByteRangeError) {
+        self = try withUTF8(of: header) { (bytes) throws(ByteRangeError) in try ContentRange(bytes) }
+    }
+
+    private init(_ bytes: UnsafeBufferPointer<UInt8>) throws(ByteRangeError) {
+        func malformed() -> ByteRangeError { .malformed(input: sanitizedExcerpt(bytes)) }
+        /// A number that fits, with room for the end of a range.
+        func number(_ digits: Slice<UnsafeBufferPointer<UInt8>>) -> Int64? {
+            ByteRange.number(digits).flatMap { $0 == .max ? nil : $0 }
+        }
+        let value = ByteRange.trimmed(bytes[...])
+        let unit = value.prefix { $0 != 0x20 }
+        guard unit.count == 5, zip(unit, "bytes".utf8).allSatisfy({ $0 | 0x20 == $1 }) else { throw malformed() }
+        let rest = ByteRange.trimmed(value[unit.endIndex...])
+        guard let slash = rest.firstIndex(of: 0x2F) else { throw malformed() }
+        let range = rest[..<slash]
+        let total = rest[(slash + 1)...]
+        let isUnknown = total.elementsEqual([0x2A])
+        let size = isUnknown ? nil : number(total)
+        if !isUnknown, size == nil { throw malformed() }
+        if range.elementsEqual([0x2A]) {
+            guard let size else { throw malformed() }
+            self = .unsatisfied(size: size)
+            return
+        }
+        guard let dash = range.firstIndex(of: 0x2D),
+            let first = number(range[..<dash]), let last = number(range[(dash + 1)...]),
+            first <= last, last < size ?? .max
+        else { throw malformed() }
+        self = .satisfied(first..<(last + 1), size: size)
+    }
+}
+
+extension ContentRange: CustomStringConvertible {
+    /// The value of the header.
+    public var description: String {
+        switch self {
+        case .satisfied(let range, let size):
+            "bytes \(range.lowerBound)-\(range.upperBound - 1)/\(size.map(String.init) ?? "*")"
+        case .unsatisfied(let size): "bytes */\(size)"
+        }
     }
 }

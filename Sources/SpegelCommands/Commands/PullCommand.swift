@@ -45,7 +45,6 @@ struct PullCommand: AsyncParsableCommand {
         let terminal = Terminal.standardOutput
         do {
             let store = try await OnDiskContentStore.open(path: path, options: .receiving(logger: logger))
-            defer { store.close() }
             let result = try await VerifiedPull(
                 endpoint: endpoint, store: store, terminal: terminal, logger: logger
             ).run(reference)

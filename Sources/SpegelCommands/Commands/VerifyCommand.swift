@@ -28,7 +28,6 @@ struct VerifyCommand: AsyncParsableCommand {
         } catch let error as ContentStoreError {
             throw CommandFailure("\(error)", status: Self.isUsage(error) ? 64 : 1)
         }
-        defer { store.close() }
         let report = try await LayoutCheck(store: store, terminal: terminal).run()
         for line in VerificationSummary(report).lines(on: terminal) {
             terminal.line(line)

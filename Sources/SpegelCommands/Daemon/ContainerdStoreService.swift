@@ -3,7 +3,7 @@ import Logging
 import NodeConfiguration
 import ServiceLifecycle
 
-/// Keeps a containerd store until shutdown, and logs once what keeps this node from mirroring.
+/// Runs a containerd store, and logs once what keeps this node from mirroring.
 struct ContainerdStoreService: Service {
     var store: ContainerdContentStore
     var options: ContainerdOptions
@@ -11,9 +11,8 @@ struct ContainerdStoreService: Service {
 
     func run() async throws {
         let advice = Task { await advise() }
-        try? await gracefulShutdown()
-        advice.cancel()
-        await store.shutdown()
+        defer { advice.cancel() }
+        try await store.run()
     }
 
     /// Logged once: containerd's configuration changes with a restart of containerd only, and rarely then.

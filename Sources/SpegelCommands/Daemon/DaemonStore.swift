@@ -15,7 +15,7 @@ struct ContainerdOptions: Sendable {
     static let defaultContentPath = "/var/lib/containerd/io.containerd.content.v1.content"
 }
 
-/// The store a daemon serves, and what closes it.
+/// The store a daemon serves, and the service that runs it.
 struct DaemonStore: Sendable {
     var content: any ContentStore
     var service: any Service
@@ -37,7 +37,7 @@ struct DaemonStore: Sendable {
     private static func openLayout(_ path: String, logger: Logger) async throws -> DaemonStore {
         do {
             let store = try await OnDiskContentStore.open(path: path, options: .serving(path, logger: logger))
-            return DaemonStore(content: store, service: ShutdownHook { store.close() }, problem: { nil })
+            return DaemonStore(content: store, service: store, problem: { nil })
         } catch let error as ContentStoreError {
             throw StartFailure("\(error)", hint: hint(for: error, path: path))
         }
@@ -47,21 +47,15 @@ struct DaemonStore: Sendable {
     private static func openContainerd(
         _ options: ContainerdOptions, metrics: PrometheusRegistry, logger: Logger
     ) throws -> DaemonStore {
-        #if Containerd
-            // The default path is left to containerd, which knows where it really is.
-            let path = options.contentPath == ContainerdOptions.defaultContentPath ? nil : options.contentPath
-            let store = ContainerdContentStore(
-                configuration: ContainerdConfiguration(
-                    socketPath: options.socket, namespace: options.namespace, contentPath: path),
-                metricsFactory: metrics, logger: logger)
-            store.start()
-            return DaemonStore(
-                content: store, service: ContainerdStoreService(store: store, options: options, logger: logger),
-                problem: { store.health.isReady ? nil : "containerd has not been listed yet" })
-        #else
-            throw StartFailure(
-                "built without the containerd backend", hint: "serve an OCI image layout with --store PATH")
-        #endif
+        // The default path is left to containerd, which knows where it really is.
+        let path = options.contentPath == ContainerdOptions.defaultContentPath ? nil : options.contentPath
+        let store = ContainerdContentStore(
+            configuration: ContainerdConfiguration(
+                socketPath: options.socket, namespace: options.namespace, contentPath: path),
+            metricsFactory: metrics, logger: logger)
+        return DaemonStore(
+            content: store, service: ContainerdStoreService(store: store, options: options, logger: logger),
+            problem: { store.health.isReady ? nil : "containerd has not been listed yet" })
     }
 
     /// What an operator can do about a store that does not open.

@@ -92,7 +92,6 @@ struct Demo {
         } catch let error as ContentStoreError {
             throw CommandFailure("\(error)", status: 64)
         }
-        defer { store.close() }
         guard let image = try await store.images().first else {
             throw CommandFailure("\(imagePath) holds no image with a name", status: 64)
         }

@@ -29,7 +29,7 @@ final class DemoCluster: Sendable {
         for node in nodes {
             if node.number > 1 {
                 // An empty store.
-                try await OnDiskContentStore.open(path: node.store, options: .receiving(logger: logger)).close()
+                _ = try await OnDiskContentStore.open(path: node.store, options: .receiving(logger: logger))
             }
             let process = try DaemonProcess(arguments: node.arguments, logPath: node.logPath)
             processes.withLock { $0[node.number] = process }

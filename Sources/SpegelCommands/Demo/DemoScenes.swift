@@ -66,7 +66,6 @@ struct DemoScenes: Sendable {
         observe: @escaping @Sendable (PullEvent) -> Void = { _ in }
     ) async throws -> PulledContent? {
         let store = try await OnDiskContentStore.open(path: target, options: .receiving(logger: logger))
-        defer { store.close() }
         terminal.line()
         terminal.line(terminal.bold(title))
         let since = node.logSize

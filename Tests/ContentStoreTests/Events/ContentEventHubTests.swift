@@ -112,7 +112,7 @@ import Testing
     }
 
     /// Subscribers of every speed end up knowing what the backend knows, whatever happens meanwhile.
-    @Test(arguments: [1, 3, 50, 10_000]) func everySubscriberKnowsTheTruthInTheEnd(_ bufferLimit: Int) async throws {
+    @Test(arguments: [1, 3, 50, 10_000]) func everySubscriberConvergesToTheState(_ bufferLimit: Int) async throws {
         let backend = Backend(bufferLimit: bufferLimit)
         let views = (0..<6).map { _ in NIOLockedValueBox(StoreView()) }
         let tasks = views.enumerated().map { number, view in
@@ -140,7 +140,7 @@ import Testing
         for view in views {
             let limit = ContinuousClock.now + .seconds(60)
             while !view.withLockedValue({ $0.isComplete && $0.contents == expected }) {
-                try #require(ContinuousClock.now < limit, "a subscriber never learns the truth")
+                try #require(ContinuousClock.now < limit, "a subscriber does not converge")
                 try await Task.sleep(for: .milliseconds(5))
             }
         }

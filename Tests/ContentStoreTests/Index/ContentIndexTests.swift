@@ -29,8 +29,8 @@ import Testing
         }
     }
 
-    /// Random changes; after each one the index, and a subscriber who only hears events, know what the model knows.
-    @Test(arguments: 0..<24) func anyChangesLeadToTheTruth(_ seed: UInt64) throws {
+    /// Random changes; after each one the index, and a subscriber that only receives events, equal the model.
+    @Test(arguments: 0..<24) func randomChangesEqualTheModel(_ seed: UInt64) throws {
         var random = SplitMix64(seed: seed &+ 1)
         var index = ContentIndex()
         var model = Model()
@@ -93,7 +93,7 @@ import Testing
                 try #require(Set(reachable).count == reachable.count, context)
             }
         }
-        // Nothing is kept of what is gone.
+        // No node of removed content is left.
         var events: [ContentEvent] = []
         for reference in references { index.removeImage(reference, events: &events) }
         for digest in digests { index.removeContent(digest, events: &events) }

@@ -3,11 +3,11 @@ import Testing
 
 @testable import ContentStore
 
-/// Which names and repositories an index tells of.
+/// The names and sources that an index reports.
 @Suite struct SourceTests {
     private let layer = Digest.hash(.sha256, of: [1])
     private let manifest = Digest.hash(.sha256, of: [2])
-    private let origin = ContentSource(registry: "registry.local", repository: "team/app")
+    private let backendSource = ContentSource(registry: "registry.local", repository: "team/app")
     private let source = ContentSource(registry: "registry.local:5000", repository: "team/app")
 
     private func index(_ events: inout [ContentEvent]) -> ContentIndex {
@@ -25,13 +25,13 @@ import Testing
             target: Descriptor(mediaType: .imageManifest, digest: target, size: 20))
     }
 
-    /// containerd notes the registry without its port, so what it notes counts only while no image says it better.
-    @Test func whatImagesSayReplacesWhatTheBackendSays() throws {
+    /// containerd's labels have the registry without its port, so they count only while no image reaches the content.
+    @Test func sourcesOfImagesReplaceThoseOfTheBackend() throws {
         var events: [ContentEvent] = []
         var index = index(&events)
         for digest in [layer, manifest] {
-            index.setOrigins(of: digest, to: [origin], events: &events)
-            #expect(index.info(digest)?.sources == [origin])
+            index.setBackendSources(of: digest, to: [backendSource], events: &events)
+            #expect(index.info(digest)?.sources == [backendSource])
         }
         let image = try image("registry.local:5000/team/app:1", manifest)
         events = []
@@ -41,36 +41,36 @@ import Testing
             #expect(info.sources == [source])
             #expect(events.contains(.contentAdded(info)))
         }
-        // Said again, as each listing does, it changes nothing.
+        // Setting it again, as each listing does, has no effect.
         events = []
-        index.setOrigins(of: layer, to: [origin], events: &events)
+        index.setBackendSources(of: layer, to: [backendSource], events: &events)
         #expect(events == [])
         index.removeImage(image.reference, events: &events)
-        for digest in [layer, manifest] { #expect(index.info(digest)?.sources == [origin]) }
-        index.setOrigins(of: layer, to: [], events: &events)
-        // The manifest's origin leads to its layer.
-        #expect(index.info(layer)?.sources == [origin])
-        index.setOrigins(of: manifest, to: [], events: &events)
+        for digest in [layer, manifest] { #expect(index.info(digest)?.sources == [backendSource]) }
+        index.setBackendSources(of: layer, to: [], events: &events)
+        // The manifest's backendSource leads to its layer.
+        #expect(index.info(layer)?.sources == [backendSource])
+        index.setBackendSources(of: manifest, to: [], events: &events)
         #expect(index.info(layer)?.sources == [])
         for digest in [layer, manifest] { index.removeContent(digest, events: &events) }
         #expect(index.nodeCount == 0)
     }
 
     /// The same repository from both sides is one source, whichever of them goes first.
-    @Test func oneRepositoryFromBothSidesIsToldOnce() throws {
+    @Test func oneRepositoryOfBothKindsIsReportedOnce() throws {
         for removesImageFirst in [true, false] {
             var events: [ContentEvent] = []
             var index = index(&events)
             let image = try image("registry.local:5000/team/app:1", manifest)
             index.setImage(image, events: &events)
-            index.setOrigins(of: layer, to: [source], events: &events)
+            index.setBackendSources(of: layer, to: [source], events: &events)
             #expect(index.info(layer)?.sources == [source])
             if removesImageFirst {
                 index.removeImage(image.reference, events: &events)
                 #expect(index.info(layer)?.sources == [source])
-                index.setOrigins(of: layer, to: [], events: &events)
+                index.setBackendSources(of: layer, to: [], events: &events)
             } else {
-                index.setOrigins(of: layer, to: [], events: &events)
+                index.setBackendSources(of: layer, to: [], events: &events)
                 #expect(index.info(layer)?.sources == [source])
                 index.removeImage(image.reference, events: &events)
             }
@@ -78,7 +78,7 @@ import Testing
         }
     }
 
-    /// A name with a tag and a digest says nothing about where the tag leads: it may have moved since.
+    /// A name with a tag and a digest does not define the tag, which may have moved since.
     @Test func aNameWithADigestIsNoTag() throws {
         var events: [ContentEvent] = []
         var index = index(&events)

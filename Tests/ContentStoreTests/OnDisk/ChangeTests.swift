@@ -23,7 +23,7 @@ import Testing
         try layout.put(image)
         try layout.name(image.manifest.descriptor, "r.test/x:1")
         try await recorder.wait("the image") { !$0.images.isEmpty && image.digests.isSubset(of: $0.contents.keys) }
-        try layout.unname("r.test/x:1")
+        try layout.removeName("r.test/x:1")
         for digest in image.digests { try layout.remove(digest) }
         try await recorder.wait("nothing") { $0.images.isEmpty && $0.contents.isEmpty }
     }
@@ -42,7 +42,7 @@ import Testing
         #expect(try await store.open(image.manifest.digest) == nil)
         try FileManager.default.moveItem(atPath: away, toPath: layout.path)
         try await recorder.wait("all again") { !$0.images.isEmpty && image.digests.isSubset(of: $0.contents.keys) }
-        // It still hears of changes.
+        // It still reports changes.
         let more = sample.layer()
         try layout.put(more)
         try await recorder.wait("more") { $0.contents[more.digest] != nil }
@@ -93,7 +93,7 @@ import Testing
         try await recorder.wait("all names") { $0.images.count == 21 }
     }
 
-    @Test mutating func aStormOfChangesEndsInTheTruth() async throws {
+    @Test mutating func manyChangesEndInTheSameState() async throws {
         let store = try await layout.open { $0.eventBufferLimit = 16 }
         let recorder = EventRecorder(store)
         defer { recorder.stop() }
@@ -107,7 +107,7 @@ import Testing
                 present[gone] = nil
             }
         }
-        try await recorder.wait("the truth") { Set($0.contents.keys) == Set(present.keys) }
+        try await recorder.wait("the same state") { Set($0.contents.keys) == Set(present.keys) }
         for blob in present.values { #expect(try await store.info(blob.digest)?.size == blob.descriptor.size) }
     }
 
@@ -178,7 +178,7 @@ import Testing
         try layout.put(blob)
         let store = try await layout.open()
         let events = store.events()
-        store.close()
+        await store.shutdown()
         #expect(try await store.open(blob.digest) != nil)
         await #expect(throws: ContentStoreError.closed) { try await store.beginWrite(blob.digest, size: nil) }
         await #expect(throws: ContentStoreError.closed) {

@@ -94,7 +94,7 @@ import Testing
         // One that becomes a link while the store is open.
         try files.removeItem(atPath: layout.file(inside.digest))
         try files.createSymbolicLink(atPath: layout.file(inside.digest), withDestinationPath: outside)
-        try await eventually("it is gone") { try await !isServed(inside.digest, by: store) }
+        try await eventually("it is not served") { try await !isServed(inside.digest, by: store) }
     }
 
     @Test mutating func aLinkInsteadOfTheBlobsDirectoryIsNotFollowed() async throws {
@@ -164,7 +164,7 @@ import Testing
         let handle = open(layout.file(layer.digest), O_WRONLY | O_CREAT, 0o644)
         #expect(handle >= 0)
         #expect(write(handle, layer.bytes, 100_000) == 100_000)
-        // Something else that is noticed tells that the store has looked.
+        // Another change that is processed shows that this one was as well.
         let other = sample.layer()
         try layout.put(other)
         try await eventually("the other is served") { try await isServed(other.digest, by: store) }

@@ -32,7 +32,7 @@ import Testing
             try layout.write(text, to: "oci-layout")
             #expect(
                 try await error { try await layout.open() }
-                    == .notALayout(path: path, reason: "oci-layout does not say an imageLayoutVersion"))
+                    == .notALayout(path: path, reason: "oci-layout has no imageLayoutVersion"))
         }
         try files.removeItem(atPath: "\(path)/oci-layout")
         try files.createSymbolicLink(atPath: "\(path)/oci-layout", withDestinationPath: "/etc/passwd")
@@ -50,16 +50,17 @@ import Testing
         let cases = [
             ("", "it is empty"), ("{", "it is not valid JSON"), ("[]", "it is not a JSON object"),
             (#"{"manifests":{}}"#, "manifests is not a list"),
-            (String(repeating: "[", count: 100_000), "it is not valid JSON"),
-            (
-                String(repeating: " ", count: (4 << 20) + 1),
-                "it has 4194305 bytes, more than the 4194304 that are read"
-            ),
+            (#"{"a":"# + String(repeating: "[", count: 100_000), "it is not valid JSON"),
+            (#"{"a":""# + String(repeating: " ", count: 4 << 20) + #""}"#, "a value has more than 4194304 bytes"),
         ]
         for (text, reason) in cases {
             try layout.write(text, to: "index.json")
             #expect(try await error { try await layout.open() } == .malformedIndex(path: path, reason: reason))
         }
+        try #require(truncate(path, (512 << 20) + 1) == 0)
+        #expect(
+            try await error { try await layout.open() }
+                == .malformedIndex(path: path, reason: "it has 536870913 bytes, more than the 536870912 that are read"))
         try FileManager.default.removeItem(atPath: path)
         #expect(
             try await error { try await layout.open() }

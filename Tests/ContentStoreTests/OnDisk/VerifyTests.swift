@@ -82,7 +82,7 @@ import Testing
         let bad = [altered, truncated, image.layers[2].digest, linked]
         for digest in bad { #expect(try await store.open(digest) == nil) }
         // The daemon learns of it as well, and one that starts later knows.
-        try await recorder.wait("what is bad is gone") { view in bad.allSatisfy { view.contents[$0] == nil } }
+        try await recorder.wait("damaged blobs are not served") { view in bad.allSatisfy { view.contents[$0] == nil } }
         let later = try await layout.open(watch: false)
         for digest in bad { #expect(try await later.open(digest) == nil) }
 

@@ -82,13 +82,13 @@ final class Layout: Sendable {
         }
     }
 
-    func unname(_ name: String) throws {
+    func removeName(_ name: String) throws {
         try editIndex { manifests in
             manifests.removeAll { ($0["annotations"] as? [String: String])?.values.contains(name) ?? false }
         }
     }
 
-    /// What `index.json` says.
+    /// The manifests of `index.json`.
     func index() throws -> [[String: Any]] {
         let data = try Data(contentsOf: URL(fileURLWithPath: "\(path)/index.json"))
         let root = try JSONSerialization.jsonObject(with: data) as? [String: Any]
@@ -113,11 +113,11 @@ struct OnDiskBackend: ConformanceBackend {
     func setImage(_ reference: Reference, to target: Descriptor) async throws {
         try layout.name(target, reference.description)
     }
-    func removeImage(_ reference: Reference) async throws { try layout.unname(reference.description) }
-    func tearDown() async throws { onDisk.close() }
+    func removeImage(_ reference: Reference) async throws { try layout.removeName(reference.description) }
+    func tearDown() async throws { await onDisk.shutdown() }
 }
 
-/// A store in memory under the conformance suite. Nobody but the store itself can change it.
+/// A store in memory under the conformance suite. Only the store itself can change it.
 struct InMemoryBackend: ConformanceBackend {
     let memory = InMemoryContentStore()
     var store: any ContentStore { memory }

@@ -65,7 +65,7 @@ final class ToolProcess: Sendable {
         }
     }
 
-    /// Runs a program to its end, which must be a good one.
+    /// Runs a program to its end, which must be a success.
     static func check(_ arguments: [String]) async throws -> String {
         let tool = try ToolProcess(arguments)
         let status = await tool.wait()

@@ -303,7 +303,9 @@ private final class InconsistentStore: ContentStore {
                 images[reference] = nil
                 set.apply(.imageRemoved(reference))
             case 3:
-                let info = ContentInfo(digest: digest, size: 1, mediaType: .layer)
+                let type = [MediaType.imageManifest, .imageIndex, .dockerSchema1, .octetStream].randomElement(
+                    using: &random)
+                let info = ContentInfo(digest: digest, size: 1, mediaType: type ?? .octetStream)
                 contents[digest] = info
                 set.apply(.contentAdded(info))
             default:
@@ -315,9 +317,12 @@ private final class InconsistentStore: ContentStore {
             advertised.subtract(removed)
             var expected = Set(contents.keys.map(\.description))
             for (name, named) in Dictionary(grouping: images.values, by: \.reference.taggedName) {
-                // A name that has a digest, too, is no tag.
+                // A name that has a digest, too, is no tag, and what is not served as a manifest has none.
                 let plain = named.filter { $0.reference.digest == nil }
-                guard let name, plain.contains(where: { contents[$0.target.digest] != nil }) else { continue }
+                guard let name, plain.contains(where: { contents[$0.target.digest]?.mediaType.isManifest == true })
+                else {
+                    continue
+                }
                 expected.insert(name)
             }
             #expect(advertised == expected)

@@ -14,7 +14,7 @@ struct ContainerdProbe {
             socketPath: arguments[1], namespace: arguments[2], contentPath: arguments.count > 3 ? arguments[3] : nil)
         LoggingSystem.bootstrap { StreamLogHandler.standardError(label: $0) }
         let store = ContainerdContentStore(configuration: configuration, logger: Logger(label: "probe"))
-        store.start()
+        try await store.start()
         while let command = readLine() {
             switch command {
             case "wait":

@@ -5,7 +5,7 @@ import NIOCore
 import OCIDistribution
 
 /// A process that uses a store on disk in ways a test process cannot: to be killed, on a full or read-only file system,
-/// with nobody else opening files.
+/// without other open files.
 ///
 ///     store-writer churn PATH SEED     writes, names and removes content until it is killed
 ///     store-writer fill PATH           writes until the file system is full; then checks what is there
@@ -163,7 +163,7 @@ struct StoreWriter {
         }
         guard try await again.images().count == images else { return fail("the number of images differs") }
         let ingest = "\(path)/.spegel/ingest"
-        // The file of a write that failed goes when the last thread lets go of it.
+        // The file of a failed write is removed when the last thread releases it.
         var leftovers = try FileManager.default.contentsOfDirectory(atPath: ingest)
         for _ in 0..<6000 where !leftovers.isEmpty {
             try await Task.sleep(for: .milliseconds(10))
@@ -243,7 +243,7 @@ struct StoreWriter {
             _ = try? await forgotten.commit()
             _ = try await store.verify()
             _ = try? await OnDiskContentStore.open(path: "\(path)/blobs", options: options(create: false))
-            store.close()
+            await store.shutdown()
         }
         for _ in 0..<3 { try await everything() }
         let before = try openFiles()
