@@ -337,7 +337,7 @@ extension HTTPResponseStatus {
 
 extension Optional where Wrapped == SocketAddress {
     /// The address without port, an IPv4 address behind an IPv6 socket in its own form.
-    var ipText: String {
+    package var ipText: String {
         guard let text = self?.ipAddress else { return "" }
         return text.hasPrefix("::ffff:") && text.contains(".") ? String(text.dropFirst(7)) : text
     }

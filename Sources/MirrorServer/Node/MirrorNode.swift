@@ -27,6 +27,9 @@ public final class MirrorNode: Service, Sendable {
     private let configuration: Configuration
     private let registry: RegistryServer
     private let requestLog: RequestLog
+    /// Counts what is exchanged with peers and saved from the upstream.
+    package let traffic: TrafficLedger
+    private let trafficFile: TrafficFile?
     private let engine: MirrorEngine?
     private let advertiser: Advertiser?
     private let storeEvents: StoreEventTask?
@@ -44,6 +47,8 @@ public final class MirrorNode: Service, Sendable {
         let (store, router, logger) = (configuration.store, configuration.router, configuration.logger)
         // The connections to peers live on the event loops of the clients' connections.
         let eventLoopGroup = configuration.eventLoopGroup ?? MultiThreadedEventLoopGroup.singleton
+        trafficFile = configuration.dataDirectory.map { TrafficFile(directory: $0, logger: logger) }
+        traffic = TrafficLedger(kept: trafficFile?.read())
         if let router {
             let port = configuration.peerPort ?? address.port
             guard port != 0 else { throw .noPeerPort }
@@ -71,6 +76,7 @@ public final class MirrorNode: Service, Sendable {
         server.filter = configuration.filter
         server.credentials = configuration.credentials
         server.concurrentUploads = configuration.concurrentUploads
+        server.traffic = traffic
         requestLog = RequestLog(HTTPMetrics(factory: configuration.metrics))
         registry = RegistryServer(
             configuration: server, store: store, missHandler: engine,
@@ -126,6 +132,7 @@ public final class MirrorNode: Service, Sendable {
             try await part(.router) { try await router.start() }
         }
         try await engine?.start()
+        trafficFile?.start(traffic)
         try await part(.registry) { try await registry.start() }
         if let address = configuration.adminAddress {
             let server = AdminServer(
@@ -145,6 +152,7 @@ public final class MirrorNode: Service, Sendable {
         if configuration.managesRouter { await configuration.router?.shutdown() }
         await registry.shutdown(gracePeriod: gracePeriod)
         await engine?.shutdown()
+        await trafficFile?.shutdown(traffic)
         await admin.withLockedValue { $0 }?.shutdown(gracePeriod: .zero)
         await storeEvents?.shutdown()
         await storeService?.shutdown()

@@ -49,6 +49,8 @@ extension MirrorNode {
         public var managesStore = true
         /// Why the store is not ready, or nil when it is. Called on event loops, so it must neither block nor take long.
         public var storeProblem: @Sendable () -> String? = { nil }
+        /// An existing directory in which the counts of traffic are kept over restarts; nil to count anew at each start.
+        public var dataDirectory: String?
         /// Where the node and its parts log.
         public var logger: Logger
 

@@ -15,6 +15,7 @@ final class RegistryResponder: RequestResponder {
     private let options: DistributionRequest.Options
     private let filter: ReferenceFilter
     private let credentials: BasicCredentials?
+    private let traffic: TrafficLedger?
     private let uploadLimit: Int
     private let uploads = Atomic<Int>(0)
 
@@ -29,6 +30,7 @@ final class RegistryResponder: RequestResponder {
         options = DistributionRequest.Options(defaultRegistry: configuration.defaultRegistry)
         filter = configuration.filter
         credentials = configuration.credentials
+        traffic = configuration.traffic
         uploadLimit = max(1, configuration.concurrentUploads)
     }
 
@@ -140,10 +142,13 @@ final class RegistryResponder: RequestResponder {
         let range: ByteRange?
 
         var isManifest: Bool { if case .manifest = request.kind { true } else { false } }
+        /// Whether a peer asks, which is answered from the local store only.
+        var isFromPeer: Bool { exchange.request.fields["x-spegel-mirrored"]?.lowercased() == "true" }
     }
 
     private func serve(_ lookup: Lookup) {
         guard allows(lookup.request) else {
+            if !lookup.isFromPeer { traffic?.miss(lookup.request, clients: 1, reason: .filtered) }
             return fail(lookup, "the reference is not mirrored here")
         }
         if let digest = lookup.request.digest { return open(digest, for: lookup) }
@@ -250,7 +255,7 @@ final class RegistryResponder: RequestResponder {
 
     private func miss(_ lookup: Lookup) {
         let head = lookup.exchange.request
-        guard let missHandler, head.fields["x-spegel-mirrored"]?.lowercased() != "true" else {
+        guard let missHandler, !lookup.isFromPeer else {
             return fail(lookup, nil)
         }
         missHandler.handleMiss(
@@ -293,6 +298,12 @@ final class RegistryResponder: RequestResponder {
         if case .bytes = content.body {
         } else if exchange.request.method != .HEAD, !reserveUpload(for: exchange) {
             return exchange.fail(.tooManyRequests, "too many uploads are running", retryAfterSeconds: 1)
+        }
+        if let traffic, lookup.isFromPeer {
+            let request = lookup.request
+            exchange.onEnd {
+                traffic.served(request, bytes: exchange.bodyBytes, to: exchange.remoteAddress.ipText)
+            }
         }
         exchange.send(head, body: content.body, range: range)
     }

@@ -90,6 +90,7 @@ struct RegistryDaemon {
             return node
         }
         node.router = try peers.makeRouter(logger: logger)
+        node.dataDirectory = peers.dataDirectory.isEmpty ? nil : peers.dataDirectory
         node.mirror.resolveTimeout = peers.resolveTimeout
         node.mirror.resolveRetries = peers.resolveRetries
         return node

@@ -1,0 +1,211 @@
+import NIOConcurrencyHelpers
+import NIOCore
+import OCIDistribution
+import PeerRoutingCore
+import PrometheusMetrics
+import Synchronization
+
+/// Counts what a node exchanges with peers and what that saves from the upstream: by registry, image and peer, over time,
+/// and the transfers under way.
+///
+/// Events are per transfer and take a short lock; what is counted per chunk is an atomic number of the transfer. All counts
+/// are limited: see ``TrafficAccounts/Limits``.
+package final class TrafficLedger: Sendable {
+    /// Most transfers that a snapshot lists.
+    package static let listedTransfers = 100
+
+    private struct State {
+        var accounts: TrafficAccounts
+        var transfers: [UInt64: TransferRecord] = [:]
+        var next: UInt64 = 0
+        /// Counts the changes, so that nothing is written when there were none.
+        var changes: UInt64 = 0
+    }
+
+    private let state: NIOLockedValueBox<State>
+    private let clock: @Sendable () -> Double
+
+    /// - Parameters:
+    ///   - clock: the time of day in seconds since 1970.
+    init(
+        kept: TrafficAccounts.Kept? = nil, limits: TrafficAccounts.Limits = .init(),
+        clock: @escaping @Sendable () -> Double = { WallClock.secondsSince1970 }
+    ) {
+        self.clock = clock
+        state = NIOLockedValueBox(State(accounts: TrafficAccounts(now: clock(), kept: kept, limits: limits)))
+    }
+
+    private func update(_ change: (inout TrafficAccounts, Double) -> Void) {
+        let now = clock()
+        state.withLockedValue { state in
+            state.changes &+= 1
+            change(&state.accounts, now)
+        }
+    }
+
+    // MARK: Events
+
+    /// Local content was given to a peer.
+    ///
+    /// - Parameter address: the peer's IP address.
+    func served(_ request: DistributionRequest, bytes: Int64, to address: String) {
+        update { $0.addGiven(bytes, to: address, subject: .init(request), now: $1) }
+    }
+
+    /// Requests of clients were answered with the content of a peer.
+    ///
+    /// - Parameters:
+    ///   - bytes: the bytes that each of them received.
+    ///   - isVerified: whether their digest was verified.
+    func hit(_ request: DistributionRequest, clients: Int, bytes: Int64, isVerified: Bool) {
+        var traffic = Traffic()
+        traffic.hits = clients
+        let (sum, _) = bytes.multipliedReportingOverflow(by: Int64(clients))
+        if isVerified { traffic.savedBytes = sum } else { traffic.unverifiedBytes = sum }
+        update { $0.add(traffic, to: .init(request), now: $1) }
+    }
+
+    /// Requests of clients were not answered with the content of a peer.
+    func miss(_ request: DistributionRequest, clients: Int, reason: MissReason) {
+        var traffic = Traffic()
+        traffic.misses[reason.rawValue] = clients
+        update { $0.add(traffic, to: .init(request), now: $1) }
+    }
+
+    /// An attempt at a peer ended.
+    ///
+    /// - Parameter failure: a short name of a fixed set; nil when the response was received to its end.
+    func attemptEnded(_ peer: PeerID, failure: String?) {
+        update { $0.recordOutcome(failure, of: peer.description, now: $1) }
+    }
+
+    // MARK: Transfers
+
+    /// A transfer starts; ``TransferRecord/end()`` is called at its end.
+    func startTransfer(_ request: DistributionRequest) -> TransferRecord {
+        let now = clock()
+        return state.withLockedValue { state in
+            state.next += 1
+            let record = TransferRecord(number: state.next, request: request, startedAt: now, ledger: self)
+            state.transfers[state.next] = record
+            return record
+        }
+    }
+
+    fileprivate func taken(_ bytes: Int64, from peer: PeerID, address: String?, for request: DistributionRequest) {
+        update {
+            $0.addTaken(bytes, from: peer.description, address: address, subject: .init(request), now: $1)
+        }
+    }
+
+    fileprivate func transferEnded(_ number: UInt64) {
+        state.withLockedValue { _ = $0.transfers.removeValue(forKey: number) }
+    }
+
+    // MARK: Reading
+
+    /// The counts and the transfers under way.
+    package func snapshot() -> TrafficSnapshot {
+        let now = clock()
+        let (accounts, transfers) = state.withLockedValue { ($0.accounts, $0.transfers) }
+        var snapshot = accounts.snapshot(now: now)
+        snapshot.transferCount = transfers.count
+        snapshot.transfers = transfers.keys.sorted().prefix(Self.listedTransfers).compactMap {
+            transfers[$0]?.snapshot
+        }
+        return snapshot
+    }
+
+    /// What is to be kept over restarts, with the number of changes up to now.
+    var kept: (value: TrafficAccounts.Kept, changes: UInt64) {
+        state.withLockedValue { ($0.accounts.kept, $0.changes) }
+    }
+}
+
+/// One transfer under way. Its event loop writes; snapshots read from any thread.
+final class TransferRecord: Sendable {
+    /// Most peers that are listed.
+    private static let peerLimit = 16
+
+    private struct Sources {
+        var current: (peer: PeerID, address: String?)?
+        /// Bytes received before the current source.
+        var receivedBefore: Int64 = 0
+        var peers: [String] = []
+    }
+
+    private let number: UInt64
+    private let request: DistributionRequest
+    private let startedAt: Double
+    private unowned let ledger: TrafficLedger
+    private let receivedBytes = Atomic<Int64>(0)
+    private let offset = Atomic<Int64>(0)
+    private let totalBytes = Atomic<Int64>(-1)
+    private let clients = Atomic<Int>(1)
+    private let sources = NIOLockedValueBox(Sources())
+
+    fileprivate init(number: UInt64, request: DistributionRequest, startedAt: Double, ledger: TrafficLedger) {
+        self.number = number
+        self.request = request
+        self.startedAt = startedAt
+        self.ledger = ledger
+    }
+
+    /// Bytes of a body were received.
+    ///
+    /// - Parameter offset: bytes of the wanted body received so far.
+    func received(_ bytes: Int, offset: Int64) {
+        receivedBytes.wrappingAdd(Int64(bytes), ordering: .relaxed)
+        self.offset.store(offset, ordering: .relaxed)
+    }
+
+    /// The number of clients that wait has changed.
+    func setClients(_ count: Int) { clients.store(count, ordering: .relaxed) }
+
+    /// A peer begins to give bytes of the body.
+    func sourceStarted(_ peer: PeerID, address: String?, totalBytes: Int64) {
+        sourceEnded()
+        self.totalBytes.store(totalBytes, ordering: .relaxed)
+        sources.withLockedValue { sources in
+            sources.current = (peer, address)
+            let name = peer.description
+            if sources.peers.last != name, sources.peers.count < Self.peerLimit { sources.peers.append(name) }
+        }
+    }
+
+    /// The peer that gave bytes has ended, in whatever way: counts what it gave.
+    func sourceEnded() {
+        let received = receivedBytes.load(ordering: .relaxed)
+        let ended = sources.withLockedValue { sources -> (peer: PeerID, address: String?, bytes: Int64)? in
+            guard let current = sources.current else { return nil }
+            defer {
+                sources.current = nil
+                sources.receivedBefore = received
+            }
+            return (current.peer, current.address, received - sources.receivedBefore)
+        }
+        guard let ended else { return }
+        ledger.taken(ended.bytes, from: ended.peer, address: ended.address, for: request)
+    }
+
+    /// The transfer has ended, in whatever way.
+    func end() {
+        sourceEnded()
+        ledger.transferEnded(number)
+    }
+
+    fileprivate var snapshot: TrafficSnapshot.Transfer {
+        let total = totalBytes.load(ordering: .relaxed)
+        return TrafficSnapshot.Transfer(
+            number: number, image: TrafficAccounts.Subject(request).image ?? "",
+            reference: request.tag ?? request.digest?.description ?? "", start: startedAt,
+            bytes: offset.load(ordering: .relaxed), totalBytes: total < 0 ? nil : total,
+            peers: sources.withLockedValue { $0.peers }, clients: clients.load(ordering: .relaxed))
+    }
+}
+
+extension TrafficAccounts.Subject {
+    init(_ request: DistributionRequest) {
+        self.init(registry: request.registry ?? "", repository: request.repository, tag: request.tag)
+    }
+}
