@@ -147,7 +147,7 @@ let package = Package(
         ),
         .target(
             name: "PrometheusMetrics",
-            dependencies: [.product(name: "Metrics", package: "swift-metrics")],
+            dependencies: ["CZlib", .product(name: "Metrics", package: "swift-metrics")],
             swiftSettings: strict
         ),
         .target(

@@ -42,6 +42,9 @@ public protocol PeerRouter: Sendable {
     /// The nodes that were found alive, nearest in the key space first.
     func knownPeers() async -> [Peer]
 
+    /// Numbers for operators. By default only the known peers are counted.
+    func statistics() async -> RouterStatistics
+
     /// Begins to listen and to join the other nodes; returns once it listens. By default there is nothing to start.
     func start() async throws
 
@@ -50,11 +53,33 @@ public protocol PeerRouter: Sendable {
 }
 
 extension PeerRouter {
+    /// Counts the known peers.
+    public func statistics() async -> RouterStatistics {
+        var statistics = RouterStatistics()
+        statistics.knownPeers = await knownPeers().count
+        return statistics
+    }
+
     /// Does nothing: a router of this kind needs no start.
     public func start() async throws {}
 
     /// Does nothing: a router of this kind needs no shutdown.
     public func shutdown() async {}
+}
+
+/// Numbers of a router at one moment.
+public struct RouterStatistics: Sendable, Hashable {
+    /// Nodes that were found alive.
+    public var knownPeers = 0
+    /// Those of them that a connection is open to.
+    public var connectedPeers = 0
+    /// Keys that this node announces.
+    public var ownRecords = 0
+    /// Records of other nodes that this node keeps.
+    public var keptRecords = 0
+
+    /// Nothing.
+    public init() {}
 }
 
 /// Why a router did not do what it was asked.

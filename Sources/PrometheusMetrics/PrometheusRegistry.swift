@@ -7,8 +7,8 @@ import Synchronization
 /// `_seconds`; recorders become histograms, or gauges when they do not aggregate; meters become gauges. The number of
 /// series of a family is bounded by ``seriesLimit``: further ones are counted together with `other` for every label.
 public final class PrometheusRegistry: MetricsFactory {
-    /// Most series of one family.
-    public static let seriesLimit = 500
+    /// Most series of one family: enough for the registries that are told apart, each with all reasons of a miss.
+    public static let seriesLimit = 2000
     /// Most families.
     public static let familyLimit = 1000
     /// Buckets of times, in seconds.
@@ -49,6 +49,7 @@ public final class PrometheusRegistry: MetricsFactory {
         var families: [String: Family] = [:]
         var help: [String: String] = [:]
         var buckets: [String: [Double]] = [:]
+        var collectors: [@Sendable () async -> Void] = []
     }
 
     private let state = Mutex(State())
@@ -85,17 +86,34 @@ public final class PrometheusRegistry: MetricsFactory {
     }
 
     /// All metrics in the text format 0.0.4, families and series in a fixed order.
-    public func text() -> [UInt8] {
+    public func text() -> [UInt8] { text(.prometheus) }
+
+    /// Adds an action that brings metrics up to date before they are read for a page; see ``collect()``.
+    public func addCollector(_ action: @escaping @Sendable () async -> Void) {
+        state.withLock { $0.collectors.append(action) }
+    }
+
+    /// Runs the collectors, one after the other.
+    package func collect() async {
+        for action in state.withLock({ $0.collectors }) { await action() }
+    }
+
+    /// The names of all families, as they are exposed.
+    package var familyNames: [String] { state.withLock { $0.families.keys.sorted() } }
+
+    /// All metrics in a text form, families and series in a fixed order.
+    package func text(_ format: PrometheusText.Format) -> [UInt8] {
         let families = state.withLock { state in
             state.families.map { (name: $0.key, family: $0.value) }
         }
-        var text = PrometheusText()
+        var text = PrometheusText(format: format)
         for (name, family) in families.sorted(by: { $0.name < $1.name }) {
             text.family(name, type: family.kind.rawValue, help: family.help)
             for (key, series) in family.series.sorted(by: { $0.key.flat.lexicographicallyPrecedes($1.key.flat) }) {
                 write(name, key.labels, series, to: &text)
             }
         }
+        text.finish()
         return text.bytes
     }
 
@@ -109,7 +127,7 @@ public final class PrometheusRegistry: MetricsFactory {
             let (cumulative, sum) = histogram.snapshot
             for (bound, count) in zip(histogram.bounds, cumulative) {
                 text.sample(
-                    name + "_bucket", labels: labels, extra: ("le", PrometheusText.number(bound)), value: "\(count)")
+                    name + "_bucket", labels: labels, extra: ("le", text.bound(bound)), value: "\(count)")
             }
             let total = cumulative.last ?? 0
             text.sample(name + "_bucket", labels: labels, extra: ("le", "+Inf"), value: "\(total)")

@@ -1,17 +1,34 @@
-/// Writes the Prometheus text exposition format, version 0.0.4.
+/// Writes metrics in a text form: the Prometheus exposition format 0.0.4 or OpenMetrics 1.0.
 package struct PrometheusText {
-    /// The `Content-Type` of it.
-    package static let contentType = "text/plain; version=0.0.4; charset=utf-8"
+    /// The form that is written.
+    package enum Format: Sendable {
+        case prometheus, openMetrics
 
+        /// The `Content-Type` of it.
+        package var contentType: String {
+            switch self {
+            case .prometheus: "text/plain; version=0.0.4; charset=utf-8"
+            case .openMetrics: "application/openmetrics-text; version=1.0.0; charset=utf-8"
+            }
+        }
+    }
+
+    let format: Format
     private(set) var bytes: [UInt8] = []
 
-    /// `# HELP` and `# TYPE`.
+    init(format: Format) { self.format = format }
+
+    /// `# HELP` and `# TYPE`. The family of a counter has the name of its sample in Prometheus' form, and in OpenMetrics the
+    /// name without `_total`.
     mutating func family(_ name: String, type: String, help: String) {
+        var name = name
+        if format == .openMetrics, type == "counter", name.hasSuffix("_total") { name.removeLast(6) }
         bytes += "# HELP \(name) ".utf8
-        // Backslashes and line feeds are escaped in help texts, quotes are not.
+        // Backslashes and line feeds are escaped in help texts, quotes in OpenMetrics only.
         for byte in help.utf8 {
             switch byte {
             case 0x5c: bytes += #"\\"#.utf8
+            case 0x22 where format == .openMetrics: bytes += #"\""#.utf8
             case 0x0a: bytes += #"\n"#.utf8
             default: bytes.append(byte)
             }
@@ -47,6 +64,17 @@ package struct PrometheusText {
         bytes.append(0x20)
         bytes += value.utf8
         bytes.append(0x0a)
+    }
+
+    /// Ends the page.
+    mutating func finish() {
+        if format == .openMetrics { bytes += "# EOF\n".utf8 }
+    }
+
+    /// The bound of a bucket: OpenMetrics wants a point in each.
+    func bound(_ value: Double) -> String {
+        let text = Self.number(value)
+        return format == .openMetrics && text.allSatisfy({ $0.isNumber || $0 == "-" }) ? text + ".0" : text
     }
 
     /// A number in the format's form: integers without a point, the others in the shortest exact form.

@@ -5,16 +5,6 @@ import PeerRoutingCore
 import PrometheusMetrics
 
 extension AdminServer.Route {
-    /// `/metrics`: everything in `registry`, in the Prometheus text format 0.0.4.
-    public static func metrics(_ registry: PrometheusRegistry) -> AdminServer.Route {
-        MetricDescriptions.describe(in: registry)
-        return AdminServer.Route("/metrics") { _ in
-            AdminServer.Response(
-                contentType: PrometheusText.contentType, fields: [("Cache-Control", "no-store")],
-                body: ByteBuffer(bytes: registry.text()))
-        }
-    }
-
     /// `/debug/web/metadata`: who this node is, as `{"libp2p":{"id":"12D3…"}}`.
     public static func metadata(_ router: any PeerRouter) -> AdminServer.Route {
         AdminServer.Route("/debug/web/metadata") { _ in

@@ -42,16 +42,27 @@ package final class Advertiser: Service, Sendable {
     ///   - router: where it is advertised.
     ///   - filter: which references are advertised: those that are served.
     ///   - metricsFactory: receives the metrics; nil for the one the process was given.
-    package init(
+    package convenience init(
         configuration: AdvertiserConfiguration = AdvertiserConfiguration(), store: any ContentStore,
         router: any PeerRouter, filter: ReferenceFilter = .all, metricsFactory: (any MetricsFactory)? = nil,
         logger: Logger
+    ) {
+        self.init(
+            configuration: configuration, store: store, router: router, filter: filter,
+            metricsFactory: metricsFactory, registries: RegistryLabels(), logger: logger)
+    }
+
+    init(
+        configuration: AdvertiserConfiguration = AdvertiserConfiguration(), store: any ContentStore,
+        router: any PeerRouter, filter: ReferenceFilter = .all, metricsFactory: (any MetricsFactory)? = nil,
+        registries: RegistryLabels, logger: Logger
     ) {
         self.store = store
         self.configuration = configuration
         core = AdvertiserCore(
             configuration: configuration, store: store, router: router, filter: filter,
-            metrics: AdvertiserMetrics(factory: metricsFactory ?? MetricsSystem.factory), logger: logger)
+            metrics: AdvertiserMetrics(
+                factory: metricsFactory ?? MetricsSystem.factory, registries: registries), logger: logger)
     }
 
     /// Begins to follow the store; returns at once.

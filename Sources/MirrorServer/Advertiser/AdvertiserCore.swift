@@ -205,23 +205,25 @@ actor AdvertiserCore {
     }
 }
 
-/// The gauges of what is advertised, by registry. Registries beyond a hundred are counted as `other`.
+/// The gauges of what is advertised, by registry: see ``RegistryLabels``.
 struct AdvertiserMetrics: Sendable {
-    private static let registryLimit = 100
     private static let names = [
         "spegel_advertised_images", "spegel_advertised_image_tags", "spegel_advertised_image_digests",
         "spegel_advertised_content_digests", "spegel_advertised_keys",
     ]
 
     private let factory: any MetricsFactory
+    private let registries: RegistryLabels
     private var gauges: [String: [Meter]] = [:]
     let failures: Counter
     let corrections: Counter
 
-    init(factory: any MetricsFactory) {
+    init(factory: any MetricsFactory, registries: RegistryLabels = RegistryLabels()) {
         self.factory = factory
+        self.registries = registries
         failures = Counter(label: "spegel_advertise_failures_total", factory: factory)
         corrections = Counter(label: "spegel_advertise_corrections_total", factory: factory)
+        for label in registries.labels { gauges[label] = meters(label) }
     }
 
     /// Counts what is advertised.
@@ -240,19 +242,19 @@ struct AdvertiserMetrics: Sendable {
         for image in set.storedImages where advertised.contains(image.target.digest.description) {
             count(image.reference.registry, 0)
         }
+        registries.addKnown(counts.keys.sorted())
         var byLabel: [String: [Int]] = [:]
-        for (registry, values) in counts.sorted(by: { $0.key < $1.key }) {
-            let isKnown = gauges[registry] != nil || gauges.count < Self.registryLimit
-            let label = isKnown ? registry : "other"
-            if gauges[label] == nil {
-                gauges[label] = Self.names.map {
-                    Meter(label: $0, dimensions: [("registry", label)], factory: factory)
-                }
-            }
+        for (registry, values) in counts {
+            let label = registries.label(for: registry)
+            if gauges[label] == nil { gauges[label] = meters(label) }
             byLabel[label] = zip(byLabel[label] ?? [0, 0, 0, 0, 0], values).map(+)
         }
         for (label, meters) in gauges {
             for (meter, value) in zip(meters, byLabel[label] ?? [0, 0, 0, 0, 0]) { meter.set(value) }
         }
+    }
+
+    private func meters(_ label: String) -> [Meter] {
+        Self.names.map { Meter(label: $0, dimensions: [("registry", label)], factory: factory) }
     }
 }

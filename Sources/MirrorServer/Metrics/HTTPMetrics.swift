@@ -5,7 +5,8 @@ import Synchronization
 
 /// Counts the requests of a server: durations, sizes and requests under way.
 ///
-/// Handlers and status codes come from the server, so they are few; methods that are not common count as `OTHER`.
+/// Handlers and status codes come from the server, so they are few; methods that are not common count as `OTHER`. The series
+/// of usual responses exist from the start.
 public final class HTTPMetrics: RequestObserver {
     private struct Key: Hashable {
         var handler: String
@@ -29,7 +30,20 @@ public final class HTTPMetrics: RequestObserver {
     /// Counts into `factory`; nil for the factory the process was given.
     public init(factory: (any MetricsFactory)? = nil) {
         self.factory = factory ?? MetricsSystem.factory
+        for (handler, codes) in Self.usual {
+            meter(handler).set(0)
+            for code in codes {
+                _ = pair(Key(handler: handler, method: "GET", code: code))
+                if code != 206 { _ = pair(Key(handler: handler, method: "HEAD", code: code)) }
+            }
+        }
     }
+
+    /// The responses that a healthy server gives: their series exist from the start, with 0.
+    private static let usual: [(handler: String, codes: [UInt])] = [
+        ("v2", [200]), ("manifest", [200, 404]), ("blob", [200, 206, 404]), ("tags", [200, 404]), ("livez", [200]),
+        ("readyz", [200, 500]), ("unknown", [404]),
+    ]
 
     /// See `RequestObserver.requestBegan(handler:)`.
     public func requestBegan(handler: String) {
@@ -43,7 +57,13 @@ public final class HTTPMetrics: RequestObserver {
             handler: summary.handler, method: Self.method(summary.method),
             // 499, as nginx has it, for a client that disconnected before there was a status.
             code: summary.status?.code ?? 499)
-        let pair = state.withLock { state -> Pair in
+        let pair = pair(key)
+        pair.duration.recordNanoseconds(summary.duration.nanosecondsClamped)
+        pair.size.record(summary.bodyBytes)
+    }
+
+    private func pair(_ key: Key) -> Pair {
+        state.withLock { state in
             if let pair = state.pairs[key] { return pair }
             let labels = [("handler", key.handler), ("method", key.method), ("code", "\(key.code)")]
             let pair = Pair(
@@ -54,8 +74,6 @@ public final class HTTPMetrics: RequestObserver {
             state.pairs[key] = pair
             return pair
         }
-        pair.duration.recordNanoseconds(summary.duration.nanosecondsClamped)
-        pair.size.record(summary.bodyBytes)
     }
 
     private func meter(_ handler: String) -> Meter {

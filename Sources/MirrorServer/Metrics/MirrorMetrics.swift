@@ -1,63 +1,144 @@
 import Metrics
 import NIOCore
+import OCIDistribution
+import PeerRoutingCore
 import PrometheusMetrics
 import Synchronization
 
-/// The metrics of the mirror, under the names of the original where they exist.
+/// The metrics of the mirror, under the names of the original where they exist, and the ``TrafficLedger`` that counts the
+/// same events for status pages.
 ///
-/// Label values come from fixed sets, except the registry, of which at most ``registryLimit`` are distinguished.
+/// Label values come from fixed sets, except the registry, for which see ``RegistryLabels``. All series of a label value
+/// exist from its first use on, with 0.
 final class MirrorMetrics: Sendable {
-    /// Registries counted by name; the others are counted as `other`.
-    static let registryLimit = 100
-
     /// The result of verifying a body.
     enum Verification: String, CaseIterable, Sendable {
         case verified, mismatch, partial, off
     }
 
-    private struct Pair {
-        let hit: Counter
-        let miss: Counter
+    /// How a lookup of providers ended.
+    enum LookupOutcome: String, CaseIterable, Sendable {
+        /// It found a provider.
+        case found
+        /// It ended without.
+        case empty
+        /// An earlier result was used.
+        case cached
+        /// It was not started, because too many keys are looked up.
+        case refused
     }
 
+    /// The names of failures of requests to peers.
+    static let peerFailures = [
+        "absent", "busy", "closed", "digest", "encoding", "length", "overloaded", "protocol", "range", "stalled",
+        "status",
+        "timeout", "type", "unreachable",
+    ]
+
+    /// The counters of one registry.
+    struct RegistryCounters: Sendable {
+        let hits: Counter
+        let misses: Counter
+        let missReasons: [MissReason: Counter]
+        let receivedBytes: Counter
+        let savedBytes: Counter
+        let unverifiedBytes: Counter
+        let servedBytes: Counter
+
+        fileprivate init(_ registry: String, factory: any MetricsFactory) {
+            func counter(_ name: String, _ labels: [(String, String)] = []) -> Counter {
+                Counter(label: name, dimensions: [("registry", registry)] + labels, factory: factory)
+            }
+            func requests(_ cache: String) -> Counter {
+                counter("spegel_mirror_requests_total", [("cache", cache), ("cache_type", cache)])
+            }
+            hits = requests("hit")
+            misses = requests("miss")
+            missReasons = Dictionary(
+                uniqueKeysWithValues: MissReason.allCases.map {
+                    ($0, counter("spegel_mirror_misses_total", [("reason", $0.rawValue)]))
+                })
+            receivedBytes = counter("spegel_mirror_received_bytes_total")
+            savedBytes = counter("spegel_mirror_saved_bytes_total")
+            unverifiedBytes = counter("spegel_mirror_unverified_bytes_total")
+            servedBytes = counter("spegel_mirror_served_bytes_total")
+        }
+    }
+
+    let traffic: TrafficLedger
     private let factory: any MetricsFactory
-    private let requests = Mutex<[String: Pair]>([:])
+    private let registries: RegistryLabels
+    private let counters = Mutex<[String: RegistryCounters]>([:])
     private let lastSuccess: Gauge
     private let lastSuccessTime = Atomic<UInt64>(0)
     private let resolveDuration: Metrics.Timer
     private let verifications: [Verification: Counter]
-    private let failures = Mutex<[String: Counter]>([:])
+    private let lookups: [LookupOutcome: Counter]
+    private let failures: [String: Counter]
     private let shared: Counter
     let hedges: Counter
     let resumes: Counter
-    let receivedBytes: Counter
     let attempts: Counter
+    let disconnects: Counter
     let activeTransfers: Meter
+    let dial: Metrics.Timer
     let firstByte: Metrics.Timer
+    let body: Metrics.Timer
     private let hits = Atomic<Int>(0)
     private let misses = Atomic<Int>(0)
 
-    init(factory: any MetricsFactory, router: String) {
+    init(
+        factory: any MetricsFactory, router: String, registries: RegistryLabels = RegistryLabels(),
+        traffic: TrafficLedger = TrafficLedger()
+    ) {
         self.factory = factory
+        self.registries = registries
+        self.traffic = traffic
+        func counters<Value: CaseIterable & RawRepresentable & Hashable>(
+            _ name: String, _ label: String, _ values: Value.Type
+        ) -> [Value: Counter] where Value.RawValue == String {
+            Dictionary(
+                uniqueKeysWithValues: values.allCases.map {
+                    ($0, Counter(label: name, dimensions: [(label, $0.rawValue)], factory: factory))
+                })
+        }
         lastSuccess = Gauge(label: "spegel_mirror_last_success_timestamp_seconds", factory: factory)
         resolveDuration = Metrics.Timer(
             label: "spegel_resolve_duration_seconds", dimensions: [("router", router)], factory: factory)
-        verifications = Dictionary(
-            uniqueKeysWithValues: Verification.allCases.map { outcome in
+        verifications = counters("spegel_mirror_verifications_total", "result", Verification.self)
+        lookups = counters("spegel_mirror_lookups_total", "outcome", LookupOutcome.self)
+        failures = Dictionary(
+            uniqueKeysWithValues: Self.peerFailures.map {
                 (
-                    outcome,
+                    $0,
                     Counter(
-                        label: "spegel_mirror_verifications_total", dimensions: [("result", outcome.rawValue)],
-                        factory: factory)
+                        label: "spegel_mirror_peer_failures_total", dimensions: [("reason", $0)], factory: factory)
                 )
             })
         shared = Counter(label: "spegel_mirror_shared_requests_total", factory: factory)
         hedges = Counter(label: "spegel_mirror_hedges_total", factory: factory)
         resumes = Counter(label: "spegel_mirror_resumes_total", factory: factory)
         attempts = Counter(label: "spegel_mirror_peer_requests_total", factory: factory)
-        receivedBytes = Counter(label: "spegel_mirror_received_bytes_total", factory: factory)
+        disconnects = Counter(label: "spegel_mirror_client_disconnects_total", factory: factory)
         activeTransfers = Meter(label: "spegel_mirror_transfers_inflight", factory: factory)
+        activeTransfers.set(0)
+        dial = Metrics.Timer(label: "spegel_mirror_peer_dial_seconds", factory: factory)
         firstByte = Metrics.Timer(label: "spegel_mirror_peer_first_byte_seconds", factory: factory)
+        body = Metrics.Timer(label: "spegel_mirror_body_seconds", factory: factory)
+        registries.onLabel { [weak self] label in _ = self?.counters(for: label) }
+    }
+
+    private func counters(for label: String) -> RegistryCounters {
+        counters.withLock { counters in
+            if let found = counters[label] { return found }
+            let new = RegistryCounters(label, factory: factory)
+            counters[label] = new
+            return new
+        }
+    }
+
+    private func counters(of request: DistributionRequest) -> RegistryCounters {
+        counters(for: registries.label(for: request.registry))
     }
 
     /// Hits, misses, and the time of the last hit (seconds since 1970, 0 for never).
@@ -68,53 +149,111 @@ final class MirrorMetrics: Sendable {
         )
     }
 
-    /// Requests were answered by one transfer from peers, or by none.
+    // MARK: Requests of clients
+
+    /// Requests were answered by one transfer from peers.
+    ///
+    /// - Parameters:
+    ///   - bytes: bytes of body that each client received.
+    ///   - isVerified: whether their digest was verified.
+    func hit(_ request: DistributionRequest, clients: Int, bytes: Int64, isVerified: Bool) {
+        guard clients > 0 else { return }
+        let counters = counters(of: request)
+        counters.hits.increment(by: clients)
+        if clients > 1 { shared.increment(by: clients - 1) }
+        (isVerified ? counters.savedBytes : counters.unverifiedBytes).increment(by: bytes * Int64(clients))
+        hits.add(clients, ordering: .relaxed)
+        let now = WallClock.secondsSince1970
+        lastSuccessTime.store(now.bitPattern, ordering: .relaxed)
+        lastSuccess.record(now)
+        traffic.hit(request, clients: clients, bytes: bytes, isVerified: isVerified)
+    }
+
+    /// Requests were not answered with the content of a peer.
+    func miss(_ request: DistributionRequest, clients: Int, reason: MissReason) {
+        guard clients > 0 else { return }
+        let counters = counters(of: request)
+        counters.missReasons[reason]?.increment(by: clients)
+        // What a filter forbids is not a miss of the mirror.
+        if reason != .filtered {
+            counters.misses.increment(by: clients)
+            misses.add(clients, ordering: .relaxed)
+        }
+        traffic.miss(request, clients: clients, reason: reason)
+    }
+
+    /// Local content was given to a peer.
+    ///
+    /// - Parameter address: the peer's IP address.
+    func served(_ request: DistributionRequest, bytes: Int64, to address: String) {
+        counters(of: request).servedBytes.increment(by: bytes)
+        traffic.served(request, bytes: bytes, to: address)
+    }
+
+    // COMPAT
+    let receivedBytes = Counter(label: "compat_total", factory: NOOPMetricsHandler.instance)
     func requests(_ count: Int, registry: String?, isHit: Bool) {
-        let name = registry ?? ""
-        let pair = requests.withLock { requests -> Pair in
-            if let pair = requests[name] { return pair }
-            let label = requests.count < Self.registryLimit ? name : "other"
-            if let pair = requests[label] { return pair }
-            let pair = Pair(hit: counter(label, "hit"), miss: counter(label, "miss"))
-            requests[label] = pair
-            return pair
-        }
+        let request = DistributionRequest(kind: .base, registry: registry)
         if isHit {
-            pair.hit.increment(by: count)
-            if count > 1 { shared.increment(by: count - 1) }
-            hits.add(count, ordering: .relaxed)
-            let now = WallClock.secondsSince1970
-            lastSuccessTime.store(now.bitPattern, ordering: .relaxed)
-            lastSuccess.record(now)
+            hit(request, clients: count, bytes: 0, isVerified: false)
         } else {
-            pair.miss.increment(by: count)
-            misses.add(count, ordering: .relaxed)
+            miss(request, clients: count, reason: .absent)
         }
+    }
+    func peerFailed(_ reason: String) { failures[reason]?.increment() }
+    // COMPAT END
+
+    // MARK: Transfers
+
+    /// A transfer starts; `TransferRecord.end()` is called at its end.
+    func startTransfer(_ request: DistributionRequest) -> TransferRecord {
+        traffic.startTransfer(request, receivedBytes: counters(of: request).receivedBytes)
     }
 
     /// A lookup found its first peer, or ended without.
     func resolved(after time: TimeAmount) { resolveDuration.recordNanoseconds(time.nanoseconds) }
+
+    /// A lookup of providers ended.
+    func lookup(_ outcome: LookupOutcome) { lookups[outcome]?.increment() }
 
     /// A body was relayed, verified or not.
     func verification(_ outcome: Verification) { verifications[outcome]?.increment() }
 
     /// A request to a peer failed.
     ///
-    /// - Parameter reason: one of a fixed set.
-    func peerFailed(_ reason: String) {
-        let counter = failures.withLock { failures -> Counter in
-            if let counter = failures[reason] { return counter }
-            let counter = Counter(
-                label: "spegel_mirror_peer_failures_total", dimensions: [("reason", reason)], factory: factory)
-            failures[reason] = counter
-            return counter
-        }
-        counter.increment()
+    /// - Parameter reason: one of ``peerFailures``.
+    func peerFailed(_ peer: PeerID, _ reason: String) {
+        failures[reason]?.increment()
+        traffic.attemptEnded(peer, failure: reason)
     }
 
-    private func counter(_ registry: String, _ cache: String) -> Counter {
-        Counter(
-            label: "spegel_mirror_requests_total",
-            dimensions: [("registry", registry), ("cache", cache), ("cache_type", cache)], factory: factory)
+    /// A response of a peer was received to its end.
+    func peerCompleted(_ peer: PeerID) { traffic.attemptEnded(peer, failure: nil) }
+}
+
+/// The failures of the attempts of one request, from which follows why it has no content.
+struct FailureTally: Sendable {
+    private var absent = false
+    private var unreachable = false
+    private var timeout = false
+    private var refused = false
+
+    /// - Parameter reason: one of ``MirrorMetrics/peerFailures``.
+    mutating func add(_ reason: String) {
+        switch reason {
+        case "absent": absent = true
+        case "unreachable": unreachable = true
+        case "timeout", "stalled": timeout = true
+        default: refused = true
+        }
+    }
+
+    /// Why all candidates failed: what says most about a fault. A peer that was asked in vain comes before one that could not
+    /// be reached, and both before one that does not have the content.
+    var missReason: MissReason {
+        if refused { return .refused }
+        if timeout { return .timeout }
+        if unreachable { return .unreachable }
+        return .absent
     }
 }

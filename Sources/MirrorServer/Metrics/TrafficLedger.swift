@@ -1,3 +1,4 @@
+import Metrics
 import NIOConcurrencyHelpers
 import NIOCore
 import OCIDistribution
@@ -82,11 +83,14 @@ package final class TrafficLedger: Sendable {
     // MARK: Transfers
 
     /// A transfer starts; ``TransferRecord/end()`` is called at its end.
-    func startTransfer(_ request: DistributionRequest) -> TransferRecord {
+    ///
+    /// - Parameter receivedBytes: counts the bytes as they come, too.
+    func startTransfer(_ request: DistributionRequest, receivedBytes: Counter? = nil) -> TransferRecord {
         let now = clock()
         return state.withLockedValue { state in
             state.next += 1
-            let record = TransferRecord(number: state.next, request: request, startedAt: now, ledger: self)
+            let record = TransferRecord(
+                number: state.next, request: request, startedAt: now, counter: receivedBytes, ledger: self)
             state.transfers[state.next] = record
             return record
         }
@@ -137,14 +141,18 @@ final class TransferRecord: Sendable {
     private let number: UInt64
     private let request: DistributionRequest
     private let startedAt: Double
-    private unowned let ledger: TrafficLedger
+    private let counter: Counter?
+    private let ledger: TrafficLedger
     private let receivedBytes = Atomic<Int64>(0)
     private let offset = Atomic<Int64>(0)
     private let totalBytes = Atomic<Int64>(-1)
     private let clients = Atomic<Int>(1)
     private let sources = NIOLockedValueBox(Sources())
 
-    fileprivate init(number: UInt64, request: DistributionRequest, startedAt: Double, ledger: TrafficLedger) {
+    fileprivate init(
+        number: UInt64, request: DistributionRequest, startedAt: Double, counter: Counter?, ledger: TrafficLedger
+    ) {
+        self.counter = counter
         self.number = number
         self.request = request
         self.startedAt = startedAt
@@ -157,6 +165,7 @@ final class TransferRecord: Sendable {
     func received(_ bytes: Int, offset: Int64) {
         receivedBytes.wrappingAdd(Int64(bytes), ordering: .relaxed)
         self.offset.store(offset, ordering: .relaxed)
+        counter?.increment(by: bytes)
     }
 
     /// The number of clients that wait has changed.

@@ -33,17 +33,26 @@ package final class MirrorEngine: MissHandler, Service {
     ///   - routerName: the value of the `router` label of the lookup times.
     ///   - metricsFactory: receives the metrics; nil for the one the process was given.
     ///   - logger: for peers that misbehave.
-    package init(
+    package convenience init(
         configuration: MirrorConfiguration, router: any PeerRouter, eventLoopGroup: (any EventLoopGroup)? = nil,
         routerName: String = "libp2p", metricsFactory: (any MetricsFactory)? = nil, logger: Logger
+    ) {
+        self.init(
+            configuration: configuration, router: router, eventLoopGroup: eventLoopGroup,
+            metrics: MirrorMetrics(factory: metricsFactory ?? MetricsSystem.factory, router: routerName),
+            logger: logger)
+    }
+
+    init(
+        configuration: MirrorConfiguration, router: any PeerRouter, eventLoopGroup: (any EventLoopGroup)?,
+        metrics: MirrorMetrics, logger: Logger
     ) {
         let configuration = configuration.clamped()
         let eventLoops = Array((eventLoopGroup ?? MultiThreadedEventLoopGroup.singleton).makeIterator())
         context = MirrorContext(
             configuration: configuration, router: router,
             hashing: HashPool(threads: configuration.hashingThreads ?? min(4, System.coreCount)),
-            metrics: MirrorMetrics(factory: metricsFactory ?? MetricsSystem.factory, router: routerName),
-            logger: logger)
+            metrics: metrics, logger: logger)
         share = max(1, eventLoops.count)
     }
 

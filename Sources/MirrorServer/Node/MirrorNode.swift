@@ -49,6 +49,10 @@ public final class MirrorNode: Service, Sendable {
         let eventLoopGroup = configuration.eventLoopGroup ?? MultiThreadedEventLoopGroup.singleton
         trafficFile = configuration.dataDirectory.map { TrafficFile(directory: $0, logger: logger) }
         traffic = TrafficLedger(kept: trafficFile?.read())
+        let registries = RegistryLabels()
+        registries.addKnown(configuration.filter.registryNames + [configuration.defaultRegistry].compactMap { $0 })
+        let metrics = MirrorMetrics(
+            factory: configuration.metrics, router: "libp2p", registries: registries, traffic: traffic)
         if let router {
             let port = configuration.peerPort ?? address.port
             guard port != 0 else { throw .noPeerPort }
@@ -56,11 +60,10 @@ public final class MirrorNode: Service, Sendable {
             mirror.peers.port = Int(port)
             mirror.peers.credentials = configuration.credentials
             engine = MirrorEngine(
-                configuration: mirror, router: router, eventLoopGroup: eventLoopGroup,
-                metricsFactory: configuration.metrics, logger: logger)
+                configuration: mirror, router: router, eventLoopGroup: eventLoopGroup, metrics: metrics, logger: logger)
             advertiser = Advertiser(
                 configuration: configuration.advertiser, store: store, router: router, filter: configuration.filter,
-                metricsFactory: configuration.metrics, logger: logger)
+                metricsFactory: configuration.metrics, registries: registries, logger: logger)
             storeEvents = nil
         } else {
             engine = nil
@@ -76,13 +79,13 @@ public final class MirrorNode: Service, Sendable {
         server.filter = configuration.filter
         server.credentials = configuration.credentials
         server.concurrentUploads = configuration.concurrentUploads
-        server.traffic = traffic
+        server.metrics = metrics
         requestLog = RequestLog(HTTPMetrics(factory: configuration.metrics))
         registry = RegistryServer(
             configuration: server, store: store, missHandler: engine,
             observer: requestLog, logger: logger,
             isReady: { Self.problem(configuration) == nil })
-        if let metrics = configuration.metrics as? PrometheusRegistry { ProcessMetrics.register(in: metrics) }
+        NodeMetrics.register(configuration)
     }
 
     // MARK: Lifecycle

@@ -15,7 +15,7 @@ final class RegistryResponder: RequestResponder {
     private let options: DistributionRequest.Options
     private let filter: ReferenceFilter
     private let credentials: BasicCredentials?
-    private let traffic: TrafficLedger?
+    private let metrics: MirrorMetrics?
     private let uploadLimit: Int
     private let uploads = Atomic<Int>(0)
 
@@ -30,7 +30,7 @@ final class RegistryResponder: RequestResponder {
         options = DistributionRequest.Options(defaultRegistry: configuration.defaultRegistry)
         filter = configuration.filter
         credentials = configuration.credentials
-        traffic = configuration.traffic
+        metrics = configuration.metrics
         uploadLimit = max(1, configuration.concurrentUploads)
     }
 
@@ -148,7 +148,7 @@ final class RegistryResponder: RequestResponder {
 
     private func serve(_ lookup: Lookup) {
         guard allows(lookup.request) else {
-            if !lookup.isFromPeer { traffic?.miss(lookup.request, clients: 1, reason: .filtered) }
+            if !lookup.isFromPeer { metrics?.miss(lookup.request, clients: 1, reason: .filtered) }
             return fail(lookup, "the reference is not mirrored here")
         }
         if let digest = lookup.request.digest { return open(digest, for: lookup) }
@@ -299,10 +299,10 @@ final class RegistryResponder: RequestResponder {
         } else if exchange.request.method != .HEAD, !reserveUpload(for: exchange) {
             return exchange.fail(.tooManyRequests, "too many uploads are running", retryAfterSeconds: 1)
         }
-        if let traffic, lookup.isFromPeer {
+        if let metrics, lookup.isFromPeer {
             let request = lookup.request
             exchange.onEnd {
-                traffic.served(request, bytes: exchange.bodyBytes, to: exchange.remoteAddress.ipText)
+                metrics.served(request, bytes: exchange.bodyBytes, to: exchange.remoteAddress.ipText)
             }
         }
         exchange.send(head, body: content.body, range: range)

@@ -31,8 +31,8 @@ public final class RegistryServer: Service, Sendable {
         public var credentials: BasicCredentials?
         /// Most file or stream bodies that are sent at the same time. Beyond it: `429`.
         public var concurrentUploads = 4096
-        /// Counts what is given to peers; nil for none.
-        package var traffic: TrafficLedger?
+        /// Counts what is given to peers, and what a filter forbids.
+        var metrics: MirrorMetrics?
 
         /// A configuration that serves everything to everyone.
         public init(http: HTTPServerConfiguration) {

@@ -52,6 +52,9 @@ public struct ReferenceFilter: Sendable {
         }
     }
 
+    /// The registries that are mirrored, in order; empty when all are.
+    public var registryNames: [String] { registries?.sorted() ?? [] }
+
     /// Whether all images are allowed.
     public var isUnrestricted: Bool { registries == nil && matcher == nil }
 

@@ -255,6 +255,17 @@ public final class KademliaRouter: PeerRouter, Service {
         return (contacts ?? []).map { Peer($0) }
     }
 
+    /// Numbers for operators.
+    public func statistics() async -> RouterStatistics {
+        let (peers, records) = (await knownPeers(), await recordCounts())
+        var statistics = RouterStatistics()
+        statistics.knownPeers = peers.count
+        statistics.connectedPeers = peers.count { host.isConnected(to: $0.id) }
+        statistics.ownRecords = records.own
+        statistics.keptRecords = records.kept
+        return statistics
+    }
+
     // MARK: For operators
 
     /// The CID that stands for `key` in the network, as other tools show it.
