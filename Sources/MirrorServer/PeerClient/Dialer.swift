@@ -2,9 +2,9 @@ import NIOCore
 import NIOPosix
 import PeerRoutingCore
 
-/// Makes one connection to a peer, whichever of its addresses answers first.
+/// Establishes one connection to a peer, to the first of its addresses that accepts.
 ///
-/// Confined to its event loop. It lives until it is decided.
+/// Confined to its event loop. It lives until its outcome.
 final class Dialer {
     /// The pause before the next address is dialled. RFC 8305 §8 recommends 250 ms for the internet; peers are near.
     static let attemptDelay: TimeAmount = .milliseconds(100)
@@ -19,14 +19,14 @@ final class Dialer {
     private var attempts: HappyEyeballs
     private var channels: [Int: any Channel] = [:]
     private var timer: Scheduled<Void>?
-    private var deadline: RequestTimer?
-    private var timeout = TimeAmount.seconds(10)
-    private let clock: RequestClock
-    private var decided: ((PeerConnection, IPAddress)?) -> Void
+    private var deadline: DeadlineTimer?
+    private var timeout = Duration.seconds(10)
+    private let clock: StallAdjustedClock
+    private var completion: ((PeerConnection, IPAddress)?) -> Void
 
     init(
-        peer: Peer, addresses: [IPAddress], port: Int, memory: TransferMemory, clock: RequestClock,
-        eventLoop: any EventLoop, decided: @escaping ((PeerConnection, IPAddress)?) -> Void
+        peer: Peer, addresses: [IPAddress], port: Int, memory: TransferMemory, clock: StallAdjustedClock,
+        eventLoop: any EventLoop, completion: @escaping ((PeerConnection, IPAddress)?) -> Void
     ) {
         self.peer = peer
         self.port = port
@@ -35,18 +35,18 @@ final class Dialer {
         self.eventLoop = eventLoop
         self.addresses = HappyEyeballs.interleaved(addresses, limit: Self.addressLimit)
         attempts = HappyEyeballs(count: self.addresses.count, attemptDelay: Self.attemptDelay)
-        self.decided = decided
+        self.completion = completion
     }
 
-    /// Begins; the closure given at the start is called once, not from within this call.
-    func start(timeout: TimeAmount) {
+    /// Starts; the completion is called once, not from within this call.
+    func start(timeout: Duration) {
         self.timeout = timeout
-        let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        deadline = clock.timer(in: timeout, on: eventLoop) { bound.value.giveUp() }
+        // Held strongly until the outcome.
+        deadline = clock.timer(in: timeout) { self.timedOut() }
         perform(attempts.start(now: .now()))
     }
 
-    private func giveUp() {
+    private func timedOut() {
         perform(attempts.cancel() + [.fail])
     }
 
@@ -56,7 +56,7 @@ final class Dialer {
             case .dial(let index): dial(index)
             case .abandon(let index): channels.removeValue(forKey: index)?.close(promise: nil)
             case .use(let index): use(index)
-            case .fail: decide(nil)
+            case .fail: complete(nil)
             }
         }
         timer?.cancel()
@@ -82,8 +82,8 @@ final class Dialer {
         let id = peer.id
         let authority = address.isV6 ? "[\(address)]:\(port)" : "\(address):\(port)"
         ClientBootstrap(group: eventLoop)
-            // Attempts that were given up end by this: a channel that is connecting cannot be closed from here.
-            .connectTimeout(timeout + .seconds(1))
+            // Ends attempts that were abandoned: a channel that is connecting cannot be closed from here.
+            .connectTimeout(TimeAmount(timeout) + .seconds(1))
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
             .channelOption(.autoRead, value: false)
             .channelOption(.maxMessagesPerRead, value: 1)
@@ -110,15 +110,16 @@ final class Dialer {
     private func use(_ index: Int) {
         guard let channel = channels.removeValue(forKey: index),
             let connection = try? channel.pipeline.syncOperations.handler(type: PeerConnection.self)
-        else { return decide(nil) }
-        decide((connection, addresses[index]))
+        else { return complete(nil) }
+        complete((connection, addresses[index]))
     }
 
-    private func decide(_ result: (PeerConnection, IPAddress)?) {
+    private func complete(_ result: (PeerConnection, IPAddress)?) {
         deadline?.cancel()
+        deadline = nil
         timer?.cancel()
-        let decided = decided
-        self.decided = { _ in }
-        decided(result)
+        let completion = completion
+        self.completion = { _ in }
+        completion(result)
     }
 }

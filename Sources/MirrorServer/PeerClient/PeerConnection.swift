@@ -1,35 +1,35 @@
 import NIOCore
 import PeerRoutingCore
 
-/// What a ``PeerConnection`` tells the request that uses it.
+/// Receives the events of a ``PeerConnection`` for the request that uses it.
 protocol PeerConnectionUser: AnyObject {
     func received(head: PeerResponseHead)
     func received(body: ByteBuffer)
     /// The bytes of one read were delivered; call ``PeerConnection/read()`` for more.
     func readCompleted()
-    /// The answer is complete. The connection is no longer the user's.
+    /// The response is complete. The connection is no longer the user's.
     func receivedEnd()
     /// The connection is lost, and no longer the user's.
     func connectionFailed(_ failure: PeerFailure)
 }
 
-/// One connection to a peer, which carries one request at a time. Reads happen only when asked for.
+/// One connection to a peer. It carries one request at a time, and reads only on ``read()``.
 ///
 /// Confined to its event loop.
 final class PeerConnection: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
 
-    /// Bytes of an answer nobody wants any more that are read in order to keep the connection.
+    /// Most bytes of a cancelled response that are read and dropped in order to keep the connection.
     static let drainLimit: Int64 = 64 * 1024
-    /// How long that may take.
+    /// How long draining may take.
     static let drainTimeout: TimeAmount = .seconds(2)
 
     private enum Phase {
         case idle
         case head(any PeerConnectionUser)
         case body(any PeerConnectionUser, remaining: Int64)
-        /// Waiting for the rest of an answer nobody wants; nil while its head has not come.
+        /// Reads and drops the rest of a cancelled response; nil while its head has not been received.
         case draining(remaining: Int64?)
         case closed
     }
@@ -39,8 +39,8 @@ final class PeerConnection: ChannelInboundHandler {
     let authority: String
     /// When the connection became idle.
     private(set) var idleSince: NIODeadline
-    /// Answers received in full, wanted or not.
-    private(set) var answers = 0
+    /// Responses received in full, drained ones included.
+    private(set) var responses = 0
 
     private var phase = Phase.idle
     private var parser = ResponseHeadParser()
@@ -51,7 +51,7 @@ final class PeerConnection: ChannelInboundHandler {
     private var context: ChannelHandlerContext?
     private let sizing: ReceiveSizing
     private var drainTimer: Scheduled<Void>?
-    /// Told when the connection can take another request, or is lost.
+    /// Notified when the connection is idle or lost.
     weak var pool: PeerPool?
 
     init(peer: PeerID, authority: String, sizing: ReceiveSizing) {
@@ -61,13 +61,13 @@ final class PeerConnection: ChannelInboundHandler {
         idleSince = .now()
     }
 
-    /// Whether it can take a request.
+    /// Whether it is open without a request.
     var isIdle: Bool {
         if case .idle = phase { return context?.channel.isActive ?? false }
         return false
     }
 
-    /// Sends a request. The answer goes to `user`.
+    /// Sends a request. The response goes to `user`.
     func send(_ request: ByteBuffer, isHead: Bool, for user: any PeerConnectionUser) {
         guard let context, case .idle = phase else {
             user.connectionFailed(.closedBeforeHead)
@@ -79,14 +79,14 @@ final class PeerConnection: ChannelInboundHandler {
         read()
     }
 
-    /// Asks for one more read.
+    /// Reads once.
     func read() {
         guard !isReading, let context else { return }
         isReading = true
         context.read()
     }
 
-    /// The user wants no more of the answer.
+    /// The user wants no more of the response: it is drained, or the connection is closed.
     func cancel() {
         switch phase {
         case .head:
@@ -100,7 +100,7 @@ final class PeerConnection: ChannelInboundHandler {
         }
     }
 
-    /// Closes the connection without telling the user.
+    /// Closes the connection without an event for the user.
     func close() {
         guard let context else { return }
         phase = .closed
@@ -146,8 +146,8 @@ final class PeerConnection: ChannelInboundHandler {
         while bytes.readableBytes > 0 {
             switch phase {
             case .idle:
-                // Bytes nobody asked for: what follows on this connection cannot be told apart from them.
-                lost(.broken(PeerProtocolError("bytes after the end of the answer")))
+                // Bytes without a request: what follows on this connection cannot be told apart from them.
+                lost(.protocolError(PeerProtocolError("bytes after the end of the response")))
                 context?.close(promise: nil)
                 return
             case .closed:
@@ -184,13 +184,13 @@ final class PeerConnection: ChannelInboundHandler {
             guard let next = try parser.next(from: &received) else { return }
             head = next
         } catch {
-            lost(.broken(error))
+            lost(.protocolError(error))
             context?.close(promise: nil)
             return
         }
         bytes = received
         received = ByteBuffer()
-        // A body of unknown length could only end with the connection; nobody reads such a one.
+        // A body of unknown length could only end with the connection; such a response is rejected.
         let length: Int64 =
             isHead || head.status == 204 || head.status == 304 ? 0 : head.contentLength ?? .max
         keepsConnection = head.keepsConnection && length != .max
@@ -217,7 +217,7 @@ final class PeerConnection: ChannelInboundHandler {
     private func becomeIdle() {
         drainTimer?.cancel()
         drainTimer = nil
-        answers += 1
+        responses += 1
         sizing.endBody()
         guard keepsConnection else { return close() }
         phase = .idle
@@ -233,7 +233,7 @@ final class PeerConnection: ChannelInboundHandler {
         pool = nil
         switch last {
         case .head(let user):
-            if case .broken = failure {
+            if case .protocolError = failure {
                 user.connectionFailed(failure)
             } else {
                 user.connectionFailed(.closedBeforeHead)
@@ -243,5 +243,62 @@ final class PeerConnection: ChannelInboundHandler {
         case .idle, .draining, .closed:
             break
         }
+    }
+}
+
+/// How large the next read from a peer may be: small for a head, as large as the budget allows for a body.
+///
+/// Used on the connection's event loop only.
+final class ReceiveSizing: @unchecked Sendable {
+    // Unchecked: both users, the channel and the connection's handler, live on one event loop.
+
+    /// The size of a read while no body is received. The channel keeps one buffer of this size while idle.
+    static let headBytes = 4 * 1024
+
+    private(set) var next = ReceiveSizing.headBytes
+    private let memory: TransferMemory
+    private var inBody = false
+
+    init(memory: TransferMemory) { self.memory = memory }
+
+    /// A body of this many bytes follows.
+    func beginBody(_ bytes: Int64) {
+        inBody = true
+        next = Int(min(Int64(memory.chunkBytes), max(bytes, Int64(Self.headBytes))))
+    }
+
+    func endBody() {
+        inBody = false
+        next = Self.headBytes
+    }
+
+    /// Grows while reads are filled and shrinks while they are less than a quarter full.
+    func record(_ count: Int) {
+        guard inBody else { return }
+        let limit = memory.chunkBytes
+        if count >= next {
+            next = min(next * 2, limit)
+        } else if count < next / 4 {
+            next = max(next / 2, 16 * 1024)
+        }
+        next = min(next, limit)
+    }
+}
+
+/// Allocates the receive buffers of a channel by a ``ReceiveSizing``. Each read gets a buffer of its own, because it is
+/// passed on.
+struct RelayReceiveAllocator: RecvByteBufferAllocator {
+    let sizing: ReceiveSizing
+
+    func buffer(allocator: ByteBufferAllocator) -> ByteBuffer {
+        allocator.buffer(capacity: sizing.next)
+    }
+
+    /// No hint: with one the channel would keep a large buffer for as long as the connection lives.
+    func nextBufferSize() -> Int? { nil }
+
+    mutating func record(actualReadBytes: Int) -> Bool {
+        sizing.record(actualReadBytes)
+        return true
     }
 }

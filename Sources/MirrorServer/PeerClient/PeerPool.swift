@@ -5,9 +5,9 @@ import PeerRoutingCore
 /// A request that waits for a connection.
 final class PoolWaiter {
     let peer: Peer
-    /// Whether there is nobody else to ask.
+    /// Whether there is no other peer to ask.
     let isUrgent: Bool
-    /// Whether a connection that was idle will not do, because one of them has just proved stale.
+    /// Whether an idle connection will not do, because one of them has just proved stale.
     let needsFresh: Bool
     var isDone = false
     let ready: (Result<PeerConnection, PeerFailure>) -> Void
@@ -24,16 +24,17 @@ final class PoolWaiter {
 
 /// The connections of one event loop to all peers.
 ///
-/// Confined to its event loop. Connections, and requests waiting for one, are bounded; whoever waits is served in the
-/// order of asking.
+/// Confined to its event loop. Connections, and requests waiting for one, are limited; waiting requests are served in
+/// order.
 final class PeerPool {
     private struct Slot {
         var idle: [PeerConnection] = []
-        /// Connections, idle or not, without those being dialled.
+        /// Open connections, idle or not.
         var open = 0
+        /// Dials under way.
         var dialling = 0
         var waiters: Deque<PoolWaiter> = []
-        /// Whether a dial of another event loop decides about the waiters.
+        /// Whether the waiters wait for a dial of another event loop.
         var awaitsOthersDial = false
     }
 
@@ -42,7 +43,7 @@ final class PeerPool {
     private let directory: PeerDirectory
     private let memory: TransferMemory
     private let onUnreachable: @Sendable (PeerID) -> Void
-    private let makeClock: () -> RequestClock
+    private let makeClock: () -> StallAdjustedClock
     private let perPeerLimit: Int
     private let totalLimit: Int
     private var slots: [PeerID: Slot] = [:]
@@ -52,11 +53,11 @@ final class PeerPool {
     private var isClosed = false
 
     /// - Parameters:
-    ///   - share: how many event loops divide the bounds of the configuration.
-    ///   - makeClock: makes the clock of a dial, which serves many requests.
+    ///   - share: the number of event loops that divide the limits of the configuration.
+    ///   - makeClock: creates the clock of a dial, which serves many requests.
     init(
         eventLoop: any EventLoop, configuration: PeerClientConfiguration, share: Int, directory: PeerDirectory,
-        memory: TransferMemory, makeClock: @escaping () -> RequestClock,
+        memory: TransferMemory, makeClock: @escaping () -> StallAdjustedClock,
         onUnreachable: @escaping @Sendable (PeerID) -> Void
     ) {
         self.eventLoop = eventLoop
@@ -71,12 +72,12 @@ final class PeerPool {
 
     /// Open connections.
     var openConnections: Int { slots.values.reduce(0) { $0 + $1.open } }
-    /// Requests that wait.
+    /// Requests that wait for a connection.
     var waitingRequests: Int { waiting }
 
-    /// Gives the waiter a connection, now or later, but never from within this call.
+    /// Calls the waiter with a connection or a failure, never from within this call.
     func acquire(_ waiter: PoolWaiter) {
-        guard !isClosed else { return fail(waiter, .unreached) }
+        guard !isClosed else { return fail(waiter, .unreachable) }
         startSweeping()
         if !waiter.needsFresh, let connection = popIdle(waiter.peer.id) {
             waiter.isDone = true
@@ -91,7 +92,7 @@ final class PeerPool {
     }
 
     /// The waiter no longer wants a connection.
-    func forget(_ waiter: PoolWaiter) {
+    func cancel(_ waiter: PoolWaiter) {
         guard !waiter.isDone else { return }
         waiter.isDone = true
         guard var slot = slots[waiter.peer.id] else { return }
@@ -121,13 +122,13 @@ final class PeerPool {
         guard total < totalLimit || evictIdle(except: peer.id) else { return }
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         let loop = eventLoop
-        let permit = directory.mayDial(peer.id, urgent: isUrgent) { reached in
+        let permit = directory.mayDial(peer.id, isUrgent: isUrgent) { reached in
             loop.execute { bound.value.othersDialEnded(peer, reached: reached) }
         }
         switch permit {
-        case .go: dial(peer)
+        case .dial: dial(peer)
         case .wait: slots[peer.id]?.awaitsOthersDial = true
-        case .down: failWaiters(of: peer.id)
+        case .unreachable: failWaiters(of: peer.id)
         }
     }
 
@@ -138,7 +139,7 @@ final class PeerPool {
             peer: peer, addresses: directory.ordered(peer), port: configuration.port, memory: memory,
             clock: makeClock(), eventLoop: eventLoop
         ) { [self] result in dialEnded(peer, result) }
-        dialer.start(timeout: TimeAmount(configuration.dialTimeout))
+        dialer.start(timeout: configuration.dialTimeout)
     }
 
     private func dialEnded(_ peer: Peer, _ result: (PeerConnection, IPAddress)?) {
@@ -147,7 +148,7 @@ final class PeerPool {
         guard let (connection, _) = result else {
             total -= 1
             if !isAlive { onUnreachable(peer.id) }
-            // The connections there are serve those who wait, if there are any: one failed dial says little then.
+            // Open connections serve the waiters, if there are any: one failed dial says little then.
             if let slot = slots[peer.id], slot.open == 0, slot.dialling == 0 { failWaiters(of: peer.id) }
             if waiting > 0 { serveStarved() }
             return
@@ -156,7 +157,7 @@ final class PeerPool {
         connection.pool = self
         guard !isClosed else { return connection.close() }
         becameIdle(connection)
-        // The first connection of several that were wanted lets the others be dialled.
+        // The first of several connections permits the dials of the others.
         if let next = slots[peer.id]?.waiters.first { dialIfNeeded(next.peer, isUrgent: next.isUrgent) }
     }
 
@@ -169,7 +170,7 @@ final class PeerPool {
 
     // MARK: Connections
 
-    /// A connection can take a request: the next waiter's, or it is kept.
+    /// A connection is idle: it serves the next waiter, or is kept.
     func becameIdle(_ connection: PeerConnection) {
         if isClosed { return connection.close() }
         if let waiter = popWaiter(connection.peer) {
@@ -185,19 +186,19 @@ final class PeerPool {
             return connection.close()
         }
         slots[connection.peer]?.idle.append(connection)
-        // Somebody may wait for another peer because there are too many connections in all.
+        // Requests to other peers may wait because there are too many connections in all.
         if waiting > 0, total >= totalLimit { serveStarved() }
     }
 
-    /// A connection was given out and not used after all.
-    func giveBack(_ connection: PeerConnection) {
+    /// Returns a connection that was not used.
+    func release(_ connection: PeerConnection) {
         if connection.isIdle { becameIdle(connection) }
     }
 
     /// A connection is lost.
     func closed(_ connection: PeerConnection) {
         let peer = connection.peer
-        directory.withScoreboard { $0.connectionClosed(peer, now: .now()) }
+        directory.withStats { $0.connectionClosed(peer, now: .now()) }
         total -= 1
         guard var slot = slots[peer] else { return }
         slot.open -= 1
@@ -212,7 +213,7 @@ final class PeerPool {
     }
 
     private func popIdle(_ peer: PeerID) -> PeerConnection? {
-        // The one used last is the least likely to have been closed by the peer.
+        // The most recently used one is the least likely to have been closed by the peer.
         while let connection = slots[peer]?.idle.popLast() {
             if connection.isIdle { return connection }
         }
@@ -225,7 +226,7 @@ final class PeerPool {
         return waiter
     }
 
-    /// There is room for another connection: those who wait for a peer without any come first.
+    /// There is room for another connection: requests to peers without one come first.
     private func serveStarved() {
         let starved = slots.values.filter { $0.dialling < $0.waiters.count }
             .sorted { $0.open + $0.dialling < $1.open + $1.dialling }
@@ -246,7 +247,7 @@ final class PeerPool {
     }
 
     private func failWaiters(of peer: PeerID) {
-        while let waiter = popWaiter(peer) { fail(waiter, .unreached) }
+        while let waiter = popWaiter(peer) { fail(waiter, .unreachable) }
         if let slot = slots[peer], slot.open == 0, slot.dialling == 0 { slots[peer] = nil }
     }
 
@@ -263,7 +264,7 @@ final class PeerPool {
         sweeper = eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { _ in bound.value.sweep() }
     }
 
-    /// Closes what has been idle too long; ends itself when nothing is left.
+    /// Closes connections that have been idle too long; ends itself when no slot is left.
     private func sweep() {
         let oldest = NIODeadline.now() - TimeAmount(configuration.idleTimeout)
         for (peer, slot) in slots {
@@ -272,7 +273,7 @@ final class PeerPool {
             slots[peer]?.idle.removeAll { $0.idleSince < oldest }
             for connection in stale { connection.close() }
         }
-        // Those whose last waiter has given up.
+        // Slots whose last waiter was cancelled.
         slots = slots.filter { $0.value.open > 0 || $0.value.dialling > 0 || !$0.value.waiters.isEmpty }
         if slots.isEmpty {
             sweeper?.cancel()

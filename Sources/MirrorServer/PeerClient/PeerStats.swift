@@ -1,143 +1,156 @@
 import DequeModule
+import NIOConcurrencyHelpers
 import NIOCore
 import OCIDistribution
 import PeerRoutingCore
 
-/// What is known of the peers from dealing with them: how busy, how fast, whether they can be reached and believed.
+/// What past requests say of each peer: its load, latency, reachability, failures and mismatches.
 ///
-/// A value type without I/O. It is bounded: the peers used longest ago are forgotten first, and blame expires.
-struct PeerScoreboard: Sendable {
-    /// Most peers remembered.
+/// A value type without I/O. It is limited: the least recently used peers are dropped first, and mismatches expire.
+struct PeerStats: Sendable {
+    /// Most peers.
     static let peerLimit = 4096
-    /// Most pairs of a peer and content it gave wrongly.
-    static let blameLimit = 4096
-    /// How long a peer is not asked again for content it gave wrongly, and how long an offence counts.
-    static let blameAge: TimeAmount = .minutes(10)
-    /// Offences after which a peer is asked for nothing any more, until they are too old.
-    static let offenceLimit = 3
-    /// How long a peer that was busy, slow or broke off is preferred less. Doubles each time that it is slow or breaks off
-    /// again before it has given anything whole, up to the upper bound.
-    static let penaltyAge: ClosedRange<TimeAmount> = .seconds(5)...(.minutes(5))
-    /// What goes wrong with several transfers at once counts once.
-    private static let sameTrouble: TimeAmount = .seconds(1)
+    /// Most pairs of a peer and content of which it sent wrong bytes.
+    static let mismatchLimit = 4096
+    /// How long a mismatch counts, for the content and for the peer.
+    static let mismatchAge: TimeAmount = .minutes(10)
+    /// Proven mismatches within ``mismatchAge`` from which a peer is excluded from all content.
+    static let exclusionThreshold = 3
+    /// How long a peer is deprioritized after a failure. Doubles with each time it is slow or truncates a body again before
+    /// it has completed one, up to the upper bound.
+    static let deprioritizedTime: ClosedRange<TimeAmount> = .seconds(5)...(.minutes(5))
+    /// Failures of several transfers within this time count once.
+    private static let failureWindow: TimeAmount = .seconds(1)
     /// The first and the longest pause after a failed dial.
     static let dialPause: ClosedRange<TimeAmount> = .milliseconds(500)...(.seconds(15))
-    /// A peer that nobody can replace is dialled again after this, even within the pause.
+    /// The longest pause for a peer that is the last candidate of a request.
     static let urgentDialPause: TimeAmount = .seconds(1)
 
-    /// What a peer is preferred less for.
-    enum Penalty: Sendable, Hashable {
+    /// What a peer is deprioritized for.
+    enum Failure: Sendable, Hashable {
         case busy
         case slow
-        case brokeOff
+        /// It ended a body early, or its response was not acceptable.
+        case truncated
     }
 
     private struct Entry {
         var inUse = 0
-        var liveConnections = 0
+        var openConnections = 0
         var isDialling = false
         var failedDials = 0
         var lastFailedDial: NIODeadline?
-        var downUntil: NIODeadline?
-        var penaltyUntil: NIODeadline?
-        /// How often in a row it was slow or broke off, and when it last was.
-        var troubles = 0
-        var lastTrouble: NIODeadline?
+        var unreachableUntil: NIODeadline?
+        var deprioritizedUntil: NIODeadline?
+        /// How often in a row it was slow or truncated a body, and when it last was.
+        var failures = 0
+        var lastFailure: NIODeadline?
+        /// Milliseconds to the first byte, smoothed.
         var latency: Double?
-        var offences: [NIODeadline] = []
+        /// When its proven mismatches were.
+        var mismatches: [NIODeadline] = []
         var lastUsed: NIODeadline
 
-        func isPenalised(now: NIODeadline) -> Bool { penaltyUntil.map { now < $0 } ?? false }
+        func isDeprioritized(now: NIODeadline) -> Bool { deprioritizedUntil.map { now < $0 } ?? false }
     }
 
-    private struct Blame: Hashable {
+    /// Content of which a peer sent wrong bytes.
+    private struct Mismatch: Hashable {
         var peer: PeerID
         var digest: Digest
     }
 
     private var peers: [PeerID: Entry] = [:]
-    private var blamed: [Blame: NIODeadline] = [:]
-    private var blameOrder: Deque<Blame> = []
+    /// Until when a mismatch counts.
+    private var mismatches: [Mismatch: NIODeadline] = [:]
+    private var mismatchOrder: Deque<Mismatch> = []
 
-    /// Whether a peer is asked, and how gladly.
-    enum Standing: Sendable, Hashable {
-        /// Lower is asked first.
+    /// Whether a peer is asked for one piece of content.
+    enum Eligibility: Sendable, Hashable {
+        /// The lowest rank is asked first.
         case eligible(rank: Int)
-        /// It gave wrong bytes.
+        /// It sent wrong bytes.
         case excluded
     }
 
-    /// How a peer stands for one piece of content.
-    func standing(of peer: PeerID, for digest: Digest?, now: NIODeadline) -> Standing {
-        if let digest, let until = blamed[Blame(peer: peer, digest: digest)], now < until { return .excluded }
+    /// Whether a peer is asked for content, and its rank among those that are.
+    func eligibility(of peer: PeerID, for digest: Digest?, now: NIODeadline) -> Eligibility {
+        if let digest, let until = mismatches[Mismatch(peer: peer, digest: digest)], now < until { return .excluded }
         guard let entry = peers[peer] else { return .eligible(rank: 0) }
-        if entry.offences.count(where: { now - $0 < Self.blameAge }) >= Self.offenceLimit { return .excluded }
-        // The least used first; among equals the faster.
+        if entry.mismatches.count(where: { now - $0 < Self.mismatchAge }) >= Self.exclusionThreshold {
+            return .excluded
+        }
+        // The least used first; among equals the fastest.
         var rank = min(entry.inUse, 1000) * 1000 + Int(min(entry.latency ?? 0, 500))
-        if entry.isPenalised(now: now) { rank += 10_000_000 }
-        if entry.liveConnections == 0, let until = entry.downUntil, now < until { rank += 100_000_000 }
+        if entry.isDeprioritized(now: now) { rank += 10_000_000 }
+        if entry.openConnections == 0, let until = entry.unreachableUntil, now < until { rank += 100_000_000 }
         return .eligible(rank: rank)
     }
 
-    /// Whether a peer is preferred less for what it did a while ago.
-    func isPenalised(_ peer: PeerID, now: NIODeadline) -> Bool {
-        peers[peer]?.isPenalised(now: now) ?? false
+    /// Whether a peer is deprioritized for a recent failure.
+    func isDeprioritized(_ peer: PeerID, now: NIODeadline) -> Bool {
+        peers[peer]?.isDeprioritized(now: now) ?? false
     }
 
-    /// Whether there is a connection to a peer.
-    func isConnected(_ peer: PeerID) -> Bool { (peers[peer]?.liveConnections ?? 0) > 0 }
+    /// Whether a connection to a peer is open.
+    func isConnected(_ peer: PeerID) -> Bool { (peers[peer]?.openConnections ?? 0) > 0 }
 
     /// Requests under way to a peer.
     func inUse(_ peer: PeerID) -> Int { peers[peer]?.inUse ?? 0 }
 
-    /// A request to the peer begins.
-    mutating func began(_ peer: PeerID, now: NIODeadline) { update(peer, now) { $0.inUse += 1 } }
+    /// A request to the peer has started.
+    mutating func requestStarted(_ peer: PeerID, now: NIODeadline) { update(peer, now) { $0.inUse += 1 } }
 
     /// A request to the peer has ended.
-    mutating func ended(_ peer: PeerID, now: NIODeadline) { update(peer, now) { $0.inUse = max(0, $0.inUse - 1) } }
+    mutating func requestEnded(_ peer: PeerID, now: NIODeadline) {
+        update(peer, now) { $0.inUse = max(0, $0.inUse - 1) }
+    }
 
-    /// The peer's first byte took this long.
-    mutating func answered(_ peer: PeerID, after time: TimeAmount, now: NIODeadline) {
+    /// Records the time to first byte of an accepted response.
+    mutating func recordLatency(_ peer: PeerID, _ time: TimeAmount, now: NIODeadline) {
         update(peer, now) { entry in
             let milliseconds = Double(max(time.nanoseconds, 0)) / 1_000_000
             entry.latency = entry.latency.map { $0 * 0.8 + milliseconds * 0.2 } ?? milliseconds
         }
     }
 
-    /// The peer shall be preferred less for a while.
-    mutating func penalise(_ peer: PeerID, _ penalty: Penalty, now: NIODeadline) {
+    /// Records a failure: the peer is deprioritized for a while.
+    mutating func recordFailure(_ peer: PeerID, _ failure: Failure, now: NIODeadline) {
         update(peer, now) { entry in
-            if penalty != .busy, entry.lastTrouble.map({ now - $0 >= Self.sameTrouble }) ?? true {
-                entry.troubles = min(entry.troubles + 1, 16)
-                entry.lastTrouble = now
+            if failure != .busy, entry.lastFailure.map({ now - $0 >= Self.failureWindow }) ?? true {
+                entry.failures = min(entry.failures + 1, 16)
+                entry.lastFailure = now
             }
-            let doublings = penalty == .busy ? 0 : max(0, entry.troubles - 1)
-            let age = min(
-                Self.penaltyAge.lowerBound.nanoseconds << Int64(doublings), Self.penaltyAge.upperBound.nanoseconds)
-            entry.penaltyUntil = max(entry.penaltyUntil ?? now, now + .nanoseconds(age))
+            let doublings = failure == .busy ? 0 : max(0, entry.failures - 1)
+            let time = min(
+                Self.deprioritizedTime.lowerBound.nanoseconds << Int64(doublings),
+                Self.deprioritizedTime.upperBound.nanoseconds)
+            entry.deprioritizedUntil = max(entry.deprioritizedUntil ?? now, now + .nanoseconds(time))
         }
     }
 
-    /// The peer has given what it was asked for to the end.
-    mutating func completed(_ peer: PeerID, now: NIODeadline) {
-        update(peer, now) { $0.troubles = 0 }
+    /// Records that the peer sent a body to its end.
+    mutating func recordCompletion(_ peer: PeerID, now: NIODeadline) {
+        update(peer, now) { $0.failures = 0 }
     }
 
-    /// The peer gave, or helped to give, wrong bytes for `digest`.
+    /// Records that a body with bytes of the peer did not match its digest.
     ///
-    /// - Parameter alone: whether nobody else can have been it. Only then does it count against the peer in general.
-    mutating func blame(_ peer: PeerID, for digest: Digest?, alone: Bool, now: NIODeadline) {
+    /// - Parameter isProven: whether all bytes were this peer's. Only then it counts against the peer in general.
+    mutating func recordMismatch(_ peer: PeerID, digest: Digest?, isProven: Bool, now: NIODeadline) {
         if let digest {
-            let blame = Blame(peer: peer, digest: digest)
-            if blamed.updateValue(now + Self.blameAge, forKey: blame) == nil { blameOrder.append(blame) }
-            while blameOrder.count > Self.blameLimit, let oldest = blameOrder.popFirst() {
-                blamed[oldest] = nil
+            let mismatch = Mismatch(peer: peer, digest: digest)
+            if mismatches.updateValue(now + Self.mismatchAge, forKey: mismatch) == nil {
+                mismatchOrder.append(mismatch)
+            }
+            while mismatchOrder.count > Self.mismatchLimit, let oldest = mismatchOrder.popFirst() {
+                mismatches[oldest] = nil
             }
         }
-        guard alone else { return }
+        guard isProven else { return }
         update(peer, now) { entry in
-            entry.offences.append(now)
-            if entry.offences.count > Self.offenceLimit { entry.offences.removeFirst() }
+            entry.mismatches.append(now)
+            if entry.mismatches.count > Self.exclusionThreshold { entry.mismatches.removeFirst() }
         }
     }
 
@@ -145,32 +158,33 @@ struct PeerScoreboard: Sendable {
 
     /// Whether a connection may be tried.
     enum DialPermit: Sendable, Hashable {
-        /// Yes. Tell how it ended with ``dialEnded(_:succeeded:now:)``.
-        case go
-        /// Another dial to a peer without any connection is under way: wait for how it ends.
+        /// Dial, and report the end with ``dialEnded(_:succeeded:now:)``.
+        case dial
+        /// Another dial to this peer, which has no connection, is under way: wait for its end.
         case wait
-        /// It was down a moment ago.
-        case down
+        /// A dial failed a moment ago.
+        case unreachable
     }
 
-    /// Asks to dial a peer.
+    /// Whether to dial a peer.
     ///
-    /// A peer to which a connection is open may be dialled at will. One without is dialled once, for everyone who
-    /// wants it, and after a failure not again before a pause is over.
+    /// A peer with an open connection may be dialled at any time. One without is dialled once for all requests, and after
+    /// a failure not before a pause is over.
     ///
-    /// - Parameter urgent: whether there is nobody else to ask; then the pause is a short one.
-    mutating func mayDial(_ peer: PeerID, urgent: Bool, now: NIODeadline) -> DialPermit {
-        var permit = DialPermit.go
+    /// - Parameter isUrgent: whether it is the last candidate of a request; then the pause is at most
+    ///   ``urgentDialPause``.
+    mutating func mayDial(_ peer: PeerID, isUrgent: Bool, now: NIODeadline) -> DialPermit {
+        var permit = DialPermit.dial
         update(peer, now) { entry in
-            if entry.liveConnections > 0 { return }
+            if entry.openConnections > 0 { return }
             if entry.isDialling {
                 permit = .wait
                 return
             }
-            if let until = entry.downUntil, now < until {
+            if let until = entry.unreachableUntil, now < until {
                 let isOver = entry.lastFailedDial.map { now >= $0 + Self.urgentDialPause } ?? true
-                guard urgent, isOver else {
-                    permit = .down
+                guard isUrgent, isOver else {
+                    permit = .unreachable
                     return
                 }
             }
@@ -179,61 +193,112 @@ struct PeerScoreboard: Sendable {
         return permit
     }
 
-    /// A dial has ended. Counts a live connection when it succeeded.
+    /// A dial has ended. Counts an open connection when it succeeded.
     mutating func dialEnded(_ peer: PeerID, succeeded: Bool, now: NIODeadline) {
         update(peer, now) { entry in
             entry.isDialling = false
             if succeeded {
-                entry.liveConnections += 1
+                entry.openConnections += 1
                 entry.failedDials = 0
-                entry.downUntil = nil
+                entry.unreachableUntil = nil
                 return
             }
             // A burst that fails together counts once.
-            if let last = entry.lastFailedDial, now - last < .milliseconds(100), entry.downUntil != nil { return }
+            if let last = entry.lastFailedDial, now - last < .milliseconds(100), entry.unreachableUntil != nil {
+                return
+            }
             entry.failedDials = min(entry.failedDials + 1, 16)
             entry.lastFailedDial = now
             let factor = Int64(1) << Int64(min(entry.failedDials - 1, 10))
             let pause = min(
                 Self.dialPause.lowerBound.nanoseconds * factor, Self.dialPause.upperBound.nanoseconds)
-            entry.downUntil = now + .nanoseconds(pause)
+            entry.unreachableUntil = now + .nanoseconds(pause)
         }
-    }
-
-    /// A dial was given up before its end was known: it says nothing about the peer.
-    mutating func dialAbandoned(_ peer: PeerID, now: NIODeadline) {
-        update(peer, now) { $0.isDialling = false }
     }
 
     /// A connection has closed.
     mutating func connectionClosed(_ peer: PeerID, now: NIODeadline) {
-        update(peer, now) { $0.liveConnections = max(0, $0.liveConnections - 1) }
+        update(peer, now) { $0.openConnections = max(0, $0.openConnections - 1) }
     }
 
-    // MARK: For metrics
+    // MARK: Entries
 
-    /// Peers remembered.
+    /// Peers with an entry.
     var count: Int { peers.count }
-    /// Peers that cannot be reached now.
-    func downCount(now: NIODeadline) -> Int {
-        peers.values.count { entry in
-            entry.liveConnections == 0 && (entry.downUntil.map { now < $0 } ?? false)
-        }
-    }
 
     private mutating func update(_ peer: PeerID, _ now: NIODeadline, _ change: (inout Entry) -> Void) {
-        if peers[peer] == nil, peers.count >= Self.peerLimit { forgetSome() }
+        if peers[peer] == nil, peers.count >= Self.peerLimit { makeRoom() }
         var entry = peers[peer] ?? Entry(lastUsed: now)
         entry.lastUsed = now
         change(&entry)
         peers[peer] = entry
     }
 
-    /// Forgets the eighth of the peers that was used longest ago, but none that is in use.
-    private mutating func forgetSome() {
-        let unused = peers.filter { $0.value.inUse == 0 && $0.value.liveConnections == 0 && !$0.value.isDialling }
+    /// Drops the least recently used eighth of the peers, but none in use.
+    private mutating func makeRoom() {
+        let unused = peers.filter { $0.value.inUse == 0 && $0.value.openConnections == 0 && !$0.value.isDialling }
         for (peer, _) in unused.sorted(by: { $0.value.lastUsed < $1.value.lastUsed }).prefix(Self.peerLimit / 8) {
             peers[peer] = nil
         }
+    }
+}
+
+/// The ``PeerStats`` shared by all event loops, with what else they share of a peer: the address that was reached last, and
+/// who waits for a dial of another event loop.
+final class PeerDirectory: Sendable {
+    private struct State {
+        var stats = PeerStats()
+        var waiting: [PeerID: [@Sendable (Bool) -> Void]] = [:]
+        var addresses: [PeerID: IPAddress] = [:]
+    }
+
+    private let state = NIOLockedValueBox(State())
+
+    init() {}
+
+    /// Reads or changes the statistics, under a lock of all event loops: the closure must be short.
+    func withStats<Result: Sendable>(_ body: (inout PeerStats) -> Result) -> Result {
+        state.withLockedValue { body(&$0.stats) }
+    }
+
+    /// Whether to dial a peer; for ``PeerStats/DialPermit/wait``, `whenDecided` is called once, on any thread, with whether
+    /// the peer was reached.
+    func mayDial(
+        _ peer: PeerID, isUrgent: Bool, whenDecided: @escaping @Sendable (Bool) -> Void
+    ) -> PeerStats.DialPermit {
+        state.withLockedValue { state in
+            let permit = state.stats.mayDial(peer, isUrgent: isUrgent, now: .now())
+            if permit == .wait { state.waiting[peer, default: []].append(whenDecided) }
+            return permit
+        }
+    }
+
+    /// A dial has ended.
+    ///
+    /// - Parameter address: the address that was reached; nil if none was.
+    /// - Returns: whether a connection to the peer is open, on any event loop.
+    func dialEnded(_ peer: PeerID, reached address: IPAddress?) -> Bool {
+        let (waiting, isAlive) = state.withLockedValue { state in
+            state.stats.dialEnded(peer, succeeded: address != nil, now: .now())
+            if let address {
+                // Limited as the statistics are, by emptying it.
+                if state.addresses.count >= PeerStats.peerLimit { state.addresses.removeAll() }
+                state.addresses[peer] = address
+            }
+            return (state.waiting.removeValue(forKey: peer) ?? [], state.stats.isConnected(peer))
+        }
+        for decided in waiting { decided(address != nil) }
+        return isAlive
+    }
+
+    /// The addresses of a peer, the one that was reached last first.
+    func ordered(_ peer: Peer) -> [IPAddress] {
+        guard peer.addresses.count > 1, let best = state.withLockedValue({ $0.addresses[peer.id] }),
+            let index = peer.addresses.firstIndex(of: best)
+        else { return peer.addresses }
+        var addresses = peer.addresses
+        addresses.remove(at: index)
+        addresses.insert(best, at: 0)
+        return addresses
     }
 }

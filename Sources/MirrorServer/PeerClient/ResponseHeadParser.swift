@@ -99,3 +99,33 @@ struct ResponseHeadParser: Sendable {
         }
     }
 }
+
+/// The head of a peer's response: status, framing and the fields that a mirror uses.
+struct PeerResponseHead: Sendable, Hashable {
+    /// The status code, 200-599. Interim responses (1xx) are skipped by the parser.
+    var status: Int
+    /// The length of the body in bytes; nil when the peer does not state it.
+    var contentLength: Int64?
+    /// The value of `Content-Type`.
+    var contentType: String?
+    /// The value of `Docker-Content-Digest`.
+    var digest: String?
+    /// The value of `Content-Range`.
+    var contentRange: String?
+    /// Whether the body has a content coding other than identity (`Content-Encoding`, RFC 9110 §8.4).
+    var isContentEncoded = false
+    /// Whether the body has a transfer coding, which is not decoded: such a response is rejected.
+    var isTransferEncoded = false
+    /// Whether the peer keeps the connection open after this response.
+    var keepsConnection = true
+
+    /// Creates a head without fields.
+    init(status: Int) { self.status = status }
+}
+
+/// How a peer violated HTTP.
+struct PeerProtocolError: Error, Hashable, CustomStringConvertible {
+    let reason: String
+    init(_ reason: String) { self.reason = reason }
+    var description: String { "the peer violated HTTP: \(reason)" }
+}

@@ -27,7 +27,7 @@ import Testing
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let node = try await Node.start(network: network, peerPort: source.port, group: group) {
             // A client whose thread stands still is no slow one.
-            $0.clientPatience = .seconds(3600)
+            $0.slowClientTimeout = .seconds(3600)
             configure(&$0)
         }
         do {
@@ -53,11 +53,11 @@ import Testing
         return try await withThrowingTaskGroup(of: Outcome.self) { group in
             for _ in 0..<count {
                 group.addTask {
-                    try await CheckingClient.get(port: node.port, path, expected: expected, method: method)
+                    try await VerifyingClient.get(port: node.port, path, expected: expected, method: method)
                 }
             }
             try await waitFor(count, requestsAt: node)
-            source.open()
+            source.release()
             var outcomes: [Outcome: Int] = [:]
             for try await outcome in group { outcomes[outcome, default: 0] += 1 }
             return outcomes
@@ -93,14 +93,14 @@ import Testing
             try await withThrowingTaskGroup(of: Void.self) { group in
                 for (method, path, fields, expected, status) in requests {
                     group.addTask {
-                        let outcome = try await CheckingClient.get(
+                        let outcome = try await VerifyingClient.get(
                             port: node.port, path, fields: fields, expected: expected, method: method)
                         #expect(outcome == .right(status: status), "\(method) \(path) \(fields)")
                     }
                 }
                 try await waitFor(requests.count, requestsAt: node)
                 while source.requests.count < requests.count { try await Task.sleep(for: .milliseconds(2)) }
-                source.open()
+                source.release()
                 try await group.waitForAll()
             }
             #expect(node.metric("spegel_mirror_shared_requests_total") == 0)
@@ -110,17 +110,17 @@ import Testing
     /// The transfer belongs to all: whoever began it may leave.
     @Test func theFirstClientMayLeave() async throws {
         try await withGate([blob]) { node, source, _ in
-            let first = try await CheckingClient.connect(port: node.port)
+            let first = try await VerifyingClient.connect(port: node.port)
             let left = Task { try await first.get(blobPath(blob.digest), expected: blob.buffer) }
             try await waitFor(1, requestsAt: node)
             let second = Task {
-                try await CheckingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
+                try await VerifyingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
             }
             try await waitFor(2, requestsAt: node)
             await first.reset()
             _ = try await left.value
             try await waitFor(1, requestsAt: node)
-            source.open()
+            source.release()
             #expect(try await second.value == .right(status: 200))
             #expect(source.requests.count == 1)
         }
@@ -132,7 +132,7 @@ import Testing
             let path = manifestPath(manifest.digest)
             let outcomes = try await withThrowingTaskGroup(of: Outcome.self) { group in
                 for _ in 0..<10 {
-                    group.addTask { try await CheckingClient.get(port: node.port, path, expected: manifest.buffer) }
+                    group.addTask { try await VerifyingClient.get(port: node.port, path, expected: manifest.buffer) }
                 }
                 try await waitFor(10, requestsAt: node)
                 // The first one's lookup was made before there is another peer.
@@ -141,7 +141,7 @@ import Testing
                 other.serve(manifest, type: MediaType.imageManifest.rawValue)
                 try await advertise(["\(manifest.digest)"], of: peer(2, [other.address]), in: network)
                 source.setFault(.status404)
-                source.open()
+                source.release()
                 var outcomes: [Outcome: Int] = [:]
                 for try await outcome in group { outcomes[outcome, default: 0] += 1 }
                 await other.kill()
@@ -159,18 +159,18 @@ import Testing
         func configure(_ configuration: inout MirrorConfiguration) {
             configuration.verification = verification
             // Long enough for those that read, also when their thread stands still for a while.
-            configuration.clientPatience = .seconds(10)
+            configuration.slowClientTimeout = .seconds(10)
         }
         try await withGate([large], configure: configure) { node, source, _ in
             let path = blobPath(large.digest)
-            let slow = try await CheckingClient.connect(port: node.port, receiveBuffer: 16 * 1024, isReading: false)
+            let slow = try await VerifyingClient.connect(port: node.port, receiveBuffer: 16 * 1024, isReading: false)
             let late = Task { try await slow.get(path, expected: large.buffer) }
             try await waitFor(1, requestsAt: node)
             let fast = (0..<3).map { _ in
-                Task { try await CheckingClient.get(port: node.port, path, expected: large.buffer) }
+                Task { try await VerifyingClient.get(port: node.port, path, expected: large.buffer) }
             }
             try await waitFor(4, requestsAt: node)
-            source.open()
+            source.release()
             for client in fast { #expect(try await client.value == .right(status: 200)) }
             // What is not checked has been sent before the request counts as ended.
             try await waitFor(1, requestsAt: node)
@@ -186,21 +186,21 @@ import Testing
     /// Whoever went on alone is protected by the digest as before, over the bytes it got together with the others, too.
     @Test func aLieIsFoundOutByThoseWhoGoOnAlone() async throws {
         let large = SharedBytes(count: 40_000_000, seed: 23)
-        try await withGate([large], configure: { $0.clientPatience = .milliseconds(500) }) { node, source, _ in
+        try await withGate([large], configure: { $0.slowClientTimeout = .milliseconds(500) }) { node, source, _ in
             let path = blobPath(large.digest)
-            source.setLiesAtTheFront(true)
-            let slow = try await CheckingClient.connect(port: node.port, receiveBuffer: 16 * 1024, isReading: false)
+            source.setWrongFirstByte(true)
+            let slow = try await VerifyingClient.connect(port: node.port, receiveBuffer: 16 * 1024, isReading: false)
             let late = Task { try await slow.get(path, expected: large.buffer) }
             try await waitFor(1, requestsAt: node)
-            let fast = Task { try await CheckingClient.get(port: node.port, path, expected: large.buffer) }
+            let fast = Task { try await VerifyingClient.get(port: node.port, path, expected: large.buffer) }
             try await waitFor(2, requestsAt: node)
-            source.open()
+            source.release()
             guard case .brokenWrong = try await fast.value else {
                 Issue.record("a wrong body was completed")
                 return
             }
             // The rest is the true one; with the wrong beginning it is wrong all the same.
-            source.setLiesAtTheFront(false)
+            source.setWrongFirstByte(false)
             await slow.startReading()
             guard case .brokenWrong = try await late.value else {
                 Issue.record("a wrong body was completed")
@@ -210,49 +210,49 @@ import Testing
         }
     }
 
-    /// The digest of a forked lane is that of the bytes before and after the fork, whenever it is made.
+    /// The digest of a forked hasher is that of the bytes before and after the fork, whenever it is made.
     @Test(arguments: 0..<24)
-    func forkedLanesHashTheWhole(seed: Int) async throws {
+    func forkedHashersHashTheWhole(seed: Int) async throws {
         var random = SplitMix64(seed: UInt64(seed))
         let content = SharedBytes(count: Int.random(in: 1...3_000_000, using: &random), seed: UInt64(seed))
         let loop = MultiThreadedEventLoopGroup.singleton.next()
-        let pool = HashPool(threads: 2)
-        func append(_ rest: inout ByteBuffer, to lane: HashLane, upTo end: Int) {
+        let pool = HashingThreadPool(threads: 2)
+        func append(_ rest: inout ByteBuffer, to hasher: BackgroundHasher, upTo end: Int) {
             while content.count - rest.readableBytes < end {
                 let most = end - (content.count - rest.readableBytes)
                 guard let chunk = rest.readSlice(length: min(most, Int.random(in: 1...200_000, using: &random))) else {
                     return
                 }
-                _ = lane.append(chunk)
+                hasher.append(chunk)
             }
         }
-        func verdict(_ lane: HashLane) async throws -> Bool {
+        func isVerified(_ hasher: BackgroundHasher) async throws -> Bool {
             let promise = loop.makePromise(of: Bool.self)
-            lane.finish { result in promise.succeed((try? result.get()) != nil) }
+            hasher.finish { result in promise.succeed((try? result.get()) != nil) }
             return try await promise.futureResult.get()
         }
-        let lane = HashLane(
+        let hasher = BackgroundHasher(
             expected: content.digest, size: Int64(content.count), pool: pool, eventLoop: loop, onProgress: {})
         var rest = content.buffer
-        append(&rest, to: lane, upTo: Int.random(in: 0...content.count, using: &random))
-        let fork = lane.fork {}
-        let wrong = lane.fork {}
+        append(&rest, to: hasher, upTo: Int.random(in: 0...content.count, using: &random))
+        let fork = hasher.fork {}
+        let wrong = hasher.fork {}
         let atFork = rest
         if seed % 3 == 0 {
             // What becomes of the first does not matter.
-            lane.cancel()
+            hasher.cancel()
         } else {
-            append(&rest, to: lane, upTo: content.count)
-            #expect(try await verdict(lane))
+            append(&rest, to: hasher, upTo: content.count)
+            #expect(try await isVerified(hasher))
         }
         rest = atFork
         append(&rest, to: fork, upTo: content.count)
-        #expect(try await verdict(fork))
+        #expect(try await isVerified(fork))
         if atFork.readableBytes > 0 {
             var other = atFork
             other.setInteger((other.getInteger(at: other.readerIndex, as: UInt8.self) ?? 0) ^ 1, at: other.readerIndex)
-            _ = wrong.append(other)
-            let isRight = try await verdict(wrong)
+            wrong.append(other)
+            let isRight = try await isVerified(wrong)
             #expect(!isRight)
         }
     }

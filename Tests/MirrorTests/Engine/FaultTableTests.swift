@@ -52,7 +52,8 @@ extension HeavyTests {
             case .manifest: manifest
             case .small: small
             case .large:
-                isFull || [.none, .cut, .reset, .stallInBody, .lieAtTheEnd].contains(fault) ? huge : medium
+                isFull || [.none, .closedInBody, .resetInBody, .stallInBody, .wrongLastByte].contains(fault)
+                    ? huge : medium
             case .range: medium
             }
         }
@@ -107,7 +108,7 @@ extension HeavyTests {
                 $0.peers.progressTimeout = .seconds(hasAnswer ? 10 : 1)
                 guard !hasAnswer else { return }
                 // An answer that is too late must not be in time because the node's clock stood still.
-                $0.lagAllowance = .seconds(10)
+                $0.stallAllowance = .seconds(10)
                 $0.resolveTimeout = .seconds(20)
                 $0.manifestTimeout = .seconds(20)
                 $0.blobTimeout = .seconds(50)
@@ -118,7 +119,7 @@ extension HeavyTests {
             let fields = kind == .range ? "Range: bytes=\(first)-\(last)\r\n" : ""
             let clock = ContinuousClock()
             let start = clock.now
-            let client = try await CheckingClient.connect(port: node.port)
+            let client = try await VerifyingClient.connect(port: node.port)
             let outcome = try await client.get(path, fields: fields, expected: expected)
             let reason = try await client.refusal + " " + node.failures
             await client.close()
@@ -126,7 +127,7 @@ extension HeavyTests {
             var again: Outcome?
             switch outcome {
             case .broken, .brokenWrong:
-                again = try await CheckingClient.get(port: node.port, path, fields: fields, expected: expected)
+                again = try await VerifyingClient.get(port: node.port, path, fields: fields, expected: expected)
             case .right, .wrong, .refused: break
             }
             await node.stop()
@@ -149,12 +150,12 @@ extension HeavyTests {
 
         /// Wrong bytes within a part of a blob cannot be known from right ones.
         private func isUnverifiable(_ row: Row) -> Bool {
-            row.kind == .range && [.lie, .lieAtTheEnd, .truncated].contains(row.fault)
+            row.kind == .range && [.wrongByte, .wrongLastByte, .truncated].contains(row.fault)
         }
 
         /// Wrong content of more than is held: it ends broken, and the next try is right.
         private func isFoundOutLate(_ row: Row) -> Bool {
-            row.kind == .large && [.lie, .lieAtTheEnd, .truncated, .wrongLengthTooLong].contains(row.fault)
+            row.kind == .large && [.wrongByte, .wrongLastByte, .truncated, .wrongLengthTooLong].contains(row.fault)
         }
 
         private func check(_ row: Row) {

@@ -6,7 +6,7 @@ import Testing
 
 @testable import MirrorServer
 
-@Suite struct PeerFinderTests {
+@Suite struct ProviderLookupTests {
     /// A router whose lookups end when the test says so.
     private final class SlowRouter: PeerRouter {
         let localPeer: Peer
@@ -33,20 +33,20 @@ import Testing
         }
     }
 
-    private func subscriber(_ tell: @escaping @Sendable (String) -> Void) -> PeerFinder.Subscriber {
-        PeerFinder.Subscriber(
-            eventLoop: MultiThreadedEventLoopGroup.singleton.any(), began: { tell("began") },
+    private func subscriber(_ tell: @escaping @Sendable (String) -> Void) -> ProviderLookup.Subscriber {
+        ProviderLookup.Subscriber(
+            eventLoop: MultiThreadedEventLoopGroup.singleton.any(), started: { tell("began") },
             found: { tell("found \($0.addresses.count)") }, ended: { tell("ended") })
     }
 
     @Test(.timeLimit(.minutes(10))) func aLookupThatIsQueuedSaysWhenItBegins() async throws {
         let router = try SlowRouter()
-        var limits = PeerFinder.Limits()
+        var limits = ProviderLookup.Limits()
         limits.concurrent = 1
         // However long this test stands still, nothing ends or is forgotten by itself.
         limits.duration = .hours(1)
         limits.lifetime = .hours(1)
-        let finder = PeerFinder(router: router, limits: limits)
+        let finder = ProviderLookup(router: router, limits: limits)
         let (events, said) = AsyncStream<String>.makeStream()
         #expect(!finder.find("a", subscriber { _ in }).isQueued)
         let known = finder.find("b", subscriber { said.yield($0) })

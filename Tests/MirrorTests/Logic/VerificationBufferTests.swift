@@ -5,20 +5,20 @@ import Testing
 
 @testable import MirrorServer
 
-@Suite struct HoldBackTests {
+@Suite struct VerificationBufferTests {
     @Test func everythingIsHeldUntilReleased() {
-        var hold = HoldBack(mode: .all, length: 6)
-        #expect(hold.take(ByteBuffer(string: "abc")) == nil)
-        #expect(hold.take(ByteBuffer(string: "def")) == nil)
-        #expect(hold.heldBytes == 6)
-        #expect(hold.release().map { String(buffer: $0) }.joined() == "abcdef")
-        #expect(hold.heldBytes == 0)
+        var buffer = VerificationBuffer(mode: .all, length: 6)
+        #expect(buffer.append(ByteBuffer(string: "abc")) == nil)
+        #expect(buffer.append(ByteBuffer(string: "def")) == nil)
+        #expect(buffer.bufferedBytes == 6)
+        #expect(buffer.release().map { String(buffer: $0) }.joined() == "abcdef")
+        #expect(buffer.bufferedBytes == 0)
     }
 
     @Test func nothingIsHeldWhenNothingIsChecked() {
-        var hold = HoldBack(mode: .nothing, length: 6)
-        #expect(hold.take(ByteBuffer(string: "abc")) == ByteBuffer(string: "abc"))
-        #expect(hold.release().isEmpty)
+        var buffer = VerificationBuffer(mode: .nothing, length: 6)
+        #expect(buffer.append(ByteBuffer(string: "abc")) == ByteBuffer(string: "abc"))
+        #expect(buffer.release().isEmpty)
     }
 
     /// Pieces of a network packet that came in a large buffer do not keep it.
@@ -39,20 +39,20 @@ import Testing
         let length = Int.random(in: 1...300, using: &random)
         let tail = Int.random(in: 0...400, using: &random)
         let bytes = (0..<length).map { UInt8(truncatingIfNeeded: $0) }
-        var hold = HoldBack(mode: .tail(Int64(tail)), length: Int64(length))
+        var buffer = VerificationBuffer(mode: .tail(Int64(tail)), length: Int64(length))
         var passed: [UInt8] = []
         var position = 0
         while position < length {
             let count = min(Int.random(in: 1...50, using: &random), length - position)
-            if let free = hold.take(ByteBuffer(bytes: bytes[position..<position + count])) {
+            if let free = buffer.append(ByteBuffer(bytes: bytes[position..<position + count])) {
                 passed += Array(free.readableBytesView)
             }
             position += count
-            #expect(passed.count + hold.heldBytes == position)
+            #expect(passed.count + buffer.bufferedBytes == position)
         }
         // At least one byte is missing, so that the body cannot end as if it were complete.
         #expect(passed.count == length - min(max(tail, 1), length))
-        for chunk in hold.release() { passed += Array(chunk.readableBytesView) }
+        for chunk in buffer.release() { passed += Array(chunk.readableBytesView) }
         #expect(passed == bytes)
     }
 }

@@ -4,17 +4,17 @@ import OCIDistribution
 
 @testable import MirrorServer
 
-/// What a client saw of one response.
+/// The outcome of one request of a client.
 enum Outcome: Sendable, Hashable, CustomStringConvertible {
-    /// The whole body, and it is what it should be.
+    /// A complete response with the expected body.
     case right(status: Int)
-    /// A complete response whose body is not what it should be: never acceptable.
+    /// A complete response with another body: never acceptable.
     case wrong(status: Int, bytes: Int)
     /// A response without content.
     case refused(status: Int)
-    /// The connection ended within the response, after so many bytes of body, all as they should be.
+    /// The connection closed before the end of the response, after this many expected bytes of the body.
     case broken(after: Int)
-    /// As ``broken(after:)``, but with a wrong byte among those that came.
+    /// As ``broken(after:)``, but with a wrong byte among those received.
     case brokenWrong(after: Int)
 
     var description: String {
@@ -28,21 +28,21 @@ enum Outcome: Sendable, Hashable, CustomStringConvertible {
     }
 }
 
-/// A client that compares what it gets with what it should get while it comes, so that any size can be checked. It
-/// keeps its connection for one request after the other.
-final class CheckingClient: Sendable {
+/// A client that compares a body with the expected one while it receives it, so that any size can be verified. It keeps
+/// its connection for one request after the other.
+final class VerifyingClient: Sendable {
     private let channel: any Channel
-    private let handler: NIOLoopBound<CheckingHandler>
+    private let handler: NIOLoopBound<VerifyingHandler>
 
-    private init(_ channel: any Channel, _ handler: NIOLoopBound<CheckingHandler>) {
+    private init(_ channel: any Channel, _ handler: NIOLoopBound<VerifyingHandler>) {
         self.channel = channel
         self.handler = handler
     }
 
-    /// - Parameter isReading: whether to read before ``startReading()``.
+    /// - Parameter isReading: whether it reads before ``startReading()``.
     static func connect(
         port: Int, receiveBuffer: Int? = nil, isReading: Bool = true
-    ) async throws -> CheckingClient {
+    ) async throws -> VerifyingClient {
         var bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .connectTimeout(.minutes(5))
             .channelOption(.autoRead, value: isReading)
@@ -50,7 +50,7 @@ final class CheckingClient: Sendable {
             .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 128 * 1024))
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(CheckingHandler())
+                    try channel.pipeline.syncOperations.addHandler(VerifyingHandler())
                 }
             }
         if let receiveBuffer {
@@ -59,12 +59,12 @@ final class CheckingClient: Sendable {
         let channel = try await bootstrap.connect(host: "127.0.0.1", port: port).get()
         let handler = try await channel.eventLoop.submit {
             NIOLoopBound(
-                try channel.pipeline.syncOperations.handler(type: CheckingHandler.self), eventLoop: channel.eventLoop)
+                try channel.pipeline.syncOperations.handler(type: VerifyingHandler.self), eventLoop: channel.eventLoop)
         }.get()
-        return CheckingClient(channel, handler)
+        return VerifyingClient(channel, handler)
     }
 
-    /// Asks, and compares the body with `expected`.
+    /// Sends a request and compares the body with `expected`.
     func get(_ path: String, fields: String = "", expected: ByteBuffer, method: String = "GET") async throws -> Outcome
     {
         let (channel, handler) = (self.channel, self.handler)
@@ -84,7 +84,7 @@ final class CheckingClient: Sendable {
         }
     }
 
-    /// The body of the last response, when it was one without content.
+    /// The body of the last error response.
     var refusal: String {
         get async throws {
             let handler = handler
@@ -92,7 +92,7 @@ final class CheckingClient: Sendable {
         }
     }
 
-    /// Fetches a small text.
+    /// The body of a small text response.
     static func text(port: Int, _ path: String) async throws -> String {
         let client = try await connect(port: port)
         _ = try await client.get(path, expected: ByteBuffer())
@@ -102,7 +102,7 @@ final class CheckingClient: Sendable {
         return text
     }
 
-    /// Reads what is there and what comes.
+    /// Reads from now on.
     func startReading() async {
         try? await channel.setOption(.autoRead, value: true).get()
         channel.read()
@@ -110,7 +110,7 @@ final class CheckingClient: Sendable {
 
     func close() async { try? await channel.close() }
 
-    /// Closes as a client that was killed.
+    /// Closes as a killed client does.
     func reset() async { await FaultyPeer.reset(channel) }
 
     /// One request on a connection of its own.
@@ -124,13 +124,13 @@ final class CheckingClient: Sendable {
     }
 }
 
-private final class CheckingHandler: ChannelInboundHandler {
+private final class VerifyingHandler: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 
     private(set) var head: PeerResponseHead?
-    /// The body, when no particular one is expected; the first MiB of it.
+    /// The first MiB of the body, when none is expected.
     private(set) var beginning = ByteBuffer()
-    /// The body of a response without content.
+    /// The body of an error response.
     private(set) var refusal = ByteBuffer()
     private var expected = ByteBuffer()
     private var isHead = false

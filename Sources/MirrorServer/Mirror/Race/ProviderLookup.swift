@@ -3,43 +3,43 @@ import NIOConcurrencyHelpers
 import NIOCore
 import PeerRoutingCore
 
-/// Looks peers up for all requests: requests for one key share a lookup, and what it found is kept for a while.
+/// Looks up the providers of keys for all requests. The one cache of lookups: requests for one key share a lookup, its
+/// result is kept for a while, and ``invalidate(_:)`` drops it.
 ///
-/// A lookup goes on when the request that began it has given up, so that the next one finds its result.
-final class PeerFinder: Sendable {
-    /// The bounds of looking up.
+/// A lookup continues when the request that started it has ended, so that the next request finds its result.
+final class ProviderLookup: Sendable {
     struct Limits: Sendable {
-        /// How long found peers are kept.
+        /// How long providers are kept.
         var lifetime: TimeAmount = .seconds(5)
-        /// How long it is remembered that nobody was found.
+        /// How long an empty result is kept.
         var emptyLifetime: TimeAmount = .seconds(1)
         /// How long one lookup may run.
         var duration: TimeAmount = .seconds(10)
-        /// Lookups that run at the same time; more wait.
+        /// Lookups that run at the same time; more are queued.
         var concurrent = 1024
-        /// Keys that are remembered or waited for. Beyond it a lookup finds nobody.
+        /// Keys that are cached or looked up. Beyond it a lookup finds nothing.
         var keys = 16_384
-        /// Peers asked for with one lookup.
+        /// Providers of one key.
         var peers = 20
     }
 
-    /// What is heard of a lookup, on the event loop that was given.
+    /// Receives the events of a lookup, on its event loop.
     struct Subscriber: Sendable {
         let eventLoop: any EventLoop
-        /// The lookup, which was queued, has begun.
-        let began: @Sendable () -> Void
+        /// The lookup, which was queued, has started.
+        let started: @Sendable () -> Void
         let found: @Sendable (Peer) -> Void
         let ended: @Sendable () -> Void
     }
 
-    /// What is known at once.
-    struct Known: Sendable {
+    /// What is known when a lookup is asked for.
+    struct Snapshot: Sendable {
         var peers: [Peer]
-        /// Whether no more will be found; nothing is told to the subscriber then.
+        /// Whether the result is cached: no events follow.
         var isComplete: Bool
-        /// Whether the lookup waits for others to end; the subscriber is told when it begins.
+        /// Whether the lookup is queued behind others; the subscriber receives its start.
         var isQueued = false
-        /// Names the subscription for ``forget(_:key:)``.
+        /// Identifies the subscription for ``unsubscribe(_:key:)``.
         var subscription: UInt64
     }
 
@@ -72,54 +72,54 @@ final class PeerFinder: Sendable {
     /// Lookups that run now.
     var runningLookups: Int { state.withLockedValue { $0.running } }
 
-    /// Finds who has the content of `key`.
+    /// Looks up the providers of `key`.
     ///
-    /// - Returns: what is known already. The subscriber hears of what comes after that.
-    func find(_ key: String, _ subscriber: Subscriber) -> Known {
+    /// - Returns: what is known already. The subscriber receives what is found after that.
+    func find(_ key: String, _ subscriber: Subscriber) -> Snapshot {
         let now = NIODeadline.now()
-        let (known, begins) = state.withLockedValue { state -> (Known, UInt64?) in
+        let (snapshot, starts) = state.withLockedValue { state -> (Snapshot, UInt64?) in
             state.next += 1
             let id = state.next
             if var entry = state.entries[key], now < entry.expires {
-                let known = Known(
+                let snapshot = Snapshot(
                     peers: entry.peers, isComplete: entry.isComplete, isQueued: entry.isQueued, subscription: id)
                 if !entry.isComplete {
                     entry.subscribers[id] = subscriber
                     state.entries[key] = entry
                 }
-                return (known, nil)
+                return (snapshot, nil)
             }
-            if state.entries.count >= limits.keys { Self.sweep(&state, now: now) }
+            if state.entries.count >= limits.keys { Self.makeRoom(&state, now: now) }
             guard state.entries.count < limits.keys else {
-                return (Known(peers: [], isComplete: true, subscription: id), nil)
+                return (Snapshot(peers: [], isComplete: true, subscription: id), nil)
             }
             let isQueued = state.running >= limits.concurrent
             state.entries[key] = Entry(isQueued: isQueued, subscribers: [id: subscriber], generation: id)
-            let known = Known(peers: [], isComplete: false, isQueued: isQueued, subscription: id)
+            let snapshot = Snapshot(peers: [], isComplete: false, isQueued: isQueued, subscription: id)
             if isQueued {
                 state.queue.append(key)
-                return (known, nil)
+                return (snapshot, nil)
             }
             state.running += 1
-            return (known, id)
+            return (snapshot, id)
         }
-        if let begins { begin(key, generation: begins, on: subscriber.eventLoop) }
-        return known
+        if let starts { start(key, generation: starts, on: subscriber.eventLoop) }
+        return snapshot
     }
 
-    /// The subscriber wants to hear no more. The lookup goes on.
-    func forget(_ subscription: UInt64, key: String) {
+    /// Ends a subscription. The lookup continues.
+    func unsubscribe(_ subscription: UInt64, key: String) {
         state.withLockedValue { _ = $0.entries[key]?.subscribers.removeValue(forKey: subscription) }
     }
 
-    /// What was found for the key proved useless: the next request looks anew.
+    /// Drops the cached result of `key`, because its peers have failed: the next request starts a new lookup.
     func invalidate(_ key: String) {
         state.withLockedValue { state in
             if state.entries[key]?.isComplete ?? false { state.entries[key] = nil }
         }
     }
 
-    private func begin(_ key: String, generation: UInt64, on eventLoop: any EventLoop) {
+    private func start(_ key: String, generation: UInt64, on eventLoop: any EventLoop) {
         let task = Task {
             for await peer in router.providers(for: key, limit: limits.peers) {
                 found(peer, key, generation)
@@ -161,7 +161,7 @@ final class PeerFinder: Sendable {
             state.running -= 1
             while let key = state.queue.popFirst() {
                 guard var entry = state.entries[key], entry.isQueued else { continue }
-                // Nobody waits for it any more.
+                // All its subscribers have left.
                 if entry.subscribers.isEmpty {
                     state.entries[key] = nil
                     continue
@@ -175,14 +175,14 @@ final class PeerFinder: Sendable {
         }
         for subscriber in subscribers { subscriber.eventLoop.execute(subscriber.ended) }
         guard let (nextKey, entry) = next else { return }
-        for subscriber in entry.subscribers.values { subscriber.eventLoop.execute(subscriber.began) }
-        begin(nextKey, generation: entry.generation, on: eventLoop)
+        for subscriber in entry.subscribers.values { subscriber.eventLoop.execute(subscriber.started) }
+        start(nextKey, generation: entry.generation, on: eventLoop)
     }
 
-    private static func sweep(_ state: inout State, now: NIODeadline) {
+    /// Drops what has expired, and an eighth of the cached results if that is not enough: those that expire first.
+    private static func makeRoom(_ state: inout State, now: NIODeadline) {
         state.entries = state.entries.filter { !$0.value.isComplete || now < $0.value.expires }
         guard state.entries.count > 0 else { return }
-        // All in use: the complete ones that expire first make room.
         let complete = state.entries.filter(\.value.isComplete).sorted { $0.value.expires < $1.value.expires }
         for (key, _) in complete.prefix(max(1, state.entries.count / 8)) { state.entries[key] = nil }
     }

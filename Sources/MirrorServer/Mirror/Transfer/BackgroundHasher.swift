@@ -4,8 +4,8 @@ import NIOCore
 import NIOPosix
 import OCIDistribution
 
-/// Threads that hash bodies, shared by all transfers of a process or an engine.
-final class HashPool: Sendable {
+/// The threads that hash bodies, shared by all transfers of an engine.
+final class HashingThreadPool: Sendable {
     let threads: NIOThreadPool
 
     /// - Parameter threads: how many bodies are hashed at the same time.
@@ -19,13 +19,13 @@ final class HashPool: Sendable {
     }
 }
 
-/// Hashes the chunks of one body in order, on the threads of a ``HashPool``.
+/// Hashes the chunks of one body in order, on the threads of a ``HashingThreadPool``.
 ///
-/// The lane holds what was appended and not yet hashed; ``append(_:)`` says how much that is, and `onProgress` (called
-/// on the event loop) when it has become less, so that the caller can bound it by not reading on.
-final class HashLane: @unchecked Sendable {
+/// It retains what was appended and is not yet hashed. The caller bounds that by not reading on while ``pendingBytes`` is
+/// large; `onProgress` is called on the event loop when it has become less.
+final class BackgroundHasher: @unchecked Sendable {
     /// Bytes that are worth a switch to another thread. Fewer wait for more or for the end.
-    static let batch = 64 * 1024
+    static let batchBytes = 64 * 1024
 
     private struct State: ~Copyable {
         var verifier: DigestVerifier?
@@ -35,21 +35,21 @@ final class HashLane: @unchecked Sendable {
         var isEnding = false
         var isCancelled = false
         var completion: (@Sendable (Result<Void, VerificationError>) -> Void)?
-        /// Lanes that go on from what is being hashed now.
-        var forks: [HashLane] = []
+        /// Forks that continue from the batch that is being hashed now.
+        var forks: [BackgroundHasher] = []
     }
 
     /// Not `Mutex`, which takes a priority-inheriting futex that ThreadSanitizer cannot follow.
     private let lock = NIOLock()
     /// Used with the lock held.
     private var state: State
-    private let pool: HashPool
+    private let pool: HashingThreadPool
     private let eventLoop: any EventLoop
     private let onProgress: @Sendable () -> Void
 
     /// - Parameter onProgress: called on `eventLoop` after chunks were hashed.
     init(
-        expected: Digest, size: Int64, pool: HashPool, eventLoop: any EventLoop,
+        expected: Digest, size: Int64, pool: HashingThreadPool, eventLoop: any EventLoop,
         onProgress: @escaping @Sendable () -> Void
     ) {
         state = State(verifier: DigestVerifier(expected: expected, size: size))
@@ -58,25 +58,27 @@ final class HashLane: @unchecked Sendable {
         self.onProgress = onProgress
     }
 
-    private init(continuing state: consuming State, of parent: HashLane, onProgress: @escaping @Sendable () -> Void) {
+    private init(
+        continuing state: consuming State, of parent: BackgroundHasher, onProgress: @escaping @Sendable () -> Void
+    ) {
         self.state = state
         pool = parent.pool
         eventLoop = parent.eventLoop
         self.onProgress = onProgress
     }
 
-    /// A lane for another body that has the same bytes up to now, and is appended to on its own from here on.
-    func fork(onProgress: @escaping @Sendable () -> Void) -> HashLane {
+    /// A hasher for another body that has the same bytes up to now; it receives its further bytes on its own.
+    func fork(onProgress: @escaping @Sendable () -> Void) -> BackgroundHasher {
         withState { state in
             var copy = State(chunks: state.chunks, pending: state.pending)
             if let verifier = state.verifier.take() {
                 copy.verifier = verifier.copy()
                 state.verifier = consume verifier
-                return HashLane(continuing: copy, of: self, onProgress: onProgress)
+                return BackgroundHasher(continuing: copy, of: self, onProgress: onProgress)
             }
-            // A turn is under way: its end gives the copy what it has hashed.
+            // A batch is being hashed: its end hands the copy the state of the hash.
             copy.isRunning = true
-            let fork = HashLane(continuing: copy, of: self, onProgress: onProgress)
+            let fork = BackgroundHasher(continuing: copy, of: self, onProgress: onProgress)
             state.forks.append(fork)
             return fork
         }
@@ -86,22 +88,19 @@ final class HashLane: @unchecked Sendable {
     var pendingBytes: Int { withState { $0.pending } }
 
     /// Adds a chunk.
-    ///
-    /// - Returns: bytes appended and not yet hashed.
-    func append(_ chunk: ByteBuffer) -> Int {
-        let (pending, start) = withState { state -> (Int, Bool) in
-            guard !state.isCancelled else { return (0, false) }
+    func append(_ chunk: ByteBuffer) {
+        let start = withState { state -> Bool in
+            guard !state.isCancelled else { return false }
             state.chunks.append(chunk)
             state.pending += chunk.readableBytes
-            guard !state.isRunning, state.pending >= Self.batch else { return (state.pending, false) }
+            guard !state.isRunning, state.pending >= Self.batchBytes else { return false }
             state.isRunning = true
-            return (state.pending, true)
+            return true
         }
         if start { submit() }
-        return pending
     }
 
-    /// Ends the body. `completion` is called on the event loop, unless the lane is cancelled before.
+    /// Ends the body. `completion` is called on the event loop, unless the hasher is cancelled before.
     func finish(_ completion: @escaping @Sendable (Result<Void, VerificationError>) -> Void) {
         let start = withState { state -> Bool in
             guard !state.isCancelled, !state.isEnding else { return false }
@@ -114,7 +113,7 @@ final class HashLane: @unchecked Sendable {
         if start { submit() }
     }
 
-    /// Drops what is not hashed yet; nothing is reported any more.
+    /// Drops what is not hashed yet; nothing is called any more.
     func cancel() {
         let dropped = withState { state -> Deque<ByteBuffer> in
             state.isCancelled = true
@@ -135,13 +134,14 @@ final class HashLane: @unchecked Sendable {
     private func submit() {
         pool.threads.submit { state in
             guard case .active = state else { return }
-            self.drain()
+            self.hashBatch()
         }
     }
 
-    /// Hashes what is there; the rest, or what came meanwhile, in another turn so that all bodies get on.
-    private func drain() {
-        // The verifier is taken out, so that nothing else waits while it hashes; only one turn runs at a time.
+    /// Hashes all pending chunks as one batch. Chunks appended meanwhile wait for the next batch, so that bodies take turns
+    /// on the threads.
+    private func hashBatch() {
+        // The verifier is taken out, so that the lock is not held while it hashes; only one batch runs at a time.
         var taken: DigestVerifier?
         let chunks = withState { state -> Deque<ByteBuffer> in
             taken = state.verifier.take()
@@ -160,43 +160,43 @@ final class HashLane: @unchecked Sendable {
             if case .failure(let error) = result { failure = error }
             hashed += chunk.readableBytes
         }
-        settle(verifier, hashed: hashed, failure: failure)
+        finishBatch(verifier, hashed: hashed, failure: failure)
     }
 
-    private enum Next { case again, rest, done(@Sendable (Result<Void, VerificationError>) -> Void) }
+    private enum Next { case again, idle, done(@Sendable (Result<Void, VerificationError>) -> Void) }
 
-    /// A turn has ended: that of this lane, or of the one it was forked from meanwhile.
-    private func settle(_ verifier: consuming DigestVerifier, hashed: Int, failure: VerificationError?) {
+    /// Takes the result of a batch: of this hasher, or of the one it was forked from during the batch.
+    private func finishBatch(_ verifier: consuming DigestVerifier, hashed: Int, failure: VerificationError?) {
         var mine: DigestVerifier? = consume verifier
         let next = withState { state -> Next in
             if !state.forks.isEmpty, let verifier = mine.take() {
                 // With the lock held, so that no fork is made between the last of these and the verifier's return.
-                for fork in state.forks { fork.settle(verifier.copy(), hashed: hashed, failure: failure) }
+                for fork in state.forks { fork.finishBatch(verifier.copy(), hashed: hashed, failure: failure) }
                 state.forks = []
                 mine = consume verifier
             }
             state.pending = max(0, state.pending - hashed)
-            if state.isCancelled { return .rest }
+            if state.isCancelled { return .idle }
             if failure != nil || (state.isEnding && state.chunks.isEmpty) {
                 guard let completion = state.completion else {
-                    // Failed before the end: the failure is told by the end.
+                    // Failed before the end of the body, which reports it.
                     state.isRunning = false
                     state.verifier = mine.take()
-                    return .rest
+                    return .idle
                 }
                 state.completion = nil
                 return .done(completion)
             }
             state.verifier = mine.take()
-            if state.pending >= Self.batch || state.isEnding { return .again }
+            if state.pending >= Self.batchBytes || state.isEnding { return .again }
             state.isRunning = false
-            return .rest
+            return .idle
         }
         switch next {
         case .again:
             eventLoop.execute(onProgress)
             submit()
-        case .rest:
+        case .idle:
             eventLoop.execute(onProgress)
         case .done(let completion):
             let result: Result<Void, VerificationError>

@@ -1,23 +1,25 @@
 import NIOCore
 import OCIDistribution
 
-/// Hears from a ``ClientGroup``, on its event loop.
+/// Receives the events of a ``ClientGroup``, on its event loop.
 protocol ClientGroupDelegate: AnyObject {
-    /// Every client can take more.
+    /// All clients are writable.
     func clientsAreWritable()
-    /// The last client has gone before the response was finished.
-    func clientsHaveGone()
+    /// Some clients have not been writable for the timeout, while others were.
+    func slowClientsTimedOut()
+    /// The last client has disconnected before the response was finished.
+    func clientsDisconnected()
 }
 
-/// The clients that one transfer serves: one at first, more when others ask for the same while nothing has been sent.
+/// The clients of one transfer: one at first, more when others request the same while nothing has been sent.
 ///
-/// What the transfer writes goes to each of them, at the pace of the slowest; see ``takeBlocked()`` for one that is too
-/// slow. Confined to the event loop of their connections.
+/// What the transfer writes goes to each of them, at the pace of the slowest; see ``waitForSlowClients(timeout:clock:)``.
+/// Confined to the event loop of their connections.
 final class ClientGroup: @unchecked Sendable {
-    /// Most clients of one transfer. Others begin one of their own.
+    /// Most clients of one transfer. Further ones get a transfer of their own.
     static let limit = 1024
 
-    /// One client's request, and where its response goes.
+    /// One client's request and the writer of its response.
     struct Client: Sendable {
         let request: MissRequest
         let writer: any ResponseWriter
@@ -25,27 +27,37 @@ final class ClientGroup: @unchecked Sendable {
     }
 
     private var clients: [Client]
-    private let left: () -> Void
-    /// Held strongly, so that a transfer that waits for its clients only lives as long as they do; it takes itself out
-    /// at its end.
-    var delegate: (any ClientGroupDelegate)?
+    private let onEnd: () -> Void
+    /// Held strongly, so that the transfer lives as long as its clients; see ``detach()``.
+    private var delegate: (any ClientGroupDelegate)?
+    private var slowClientTimer: DeadlineTimer?
     private(set) var isHeadWritten: Bool
 
-    /// - Parameter left: called for every client whose response has ended, in whatever way.
-    init(_ client: Client, left: @escaping () -> Void) {
+    /// - Parameter onEnd: called for every client whose response has ended, in whatever way.
+    init(_ client: Client, onEnd: @escaping () -> Void) {
         clients = [client]
         isHeadWritten = client.writer.isHeadWritten
-        self.left = left
+        self.onEnd = onEnd
         client.writer.delegate = self
     }
 
     var count: Int { clients.count }
-    /// Whether all clients can take more.
+    /// Whether all clients are writable.
     var isWritable: Bool { clients.allSatisfy(\.writer.isWritable) }
 
-    /// Takes in one more client.
+    /// Begins to report events to the transfer, and keeps it alive.
+    func attach(_ delegate: any ClientGroupDelegate) { self.delegate = delegate }
+
+    /// Reports no more events. The responses are still to be ended.
+    func detach() {
+        delegate = nil
+        slowClientTimer?.cancel()
+        slowClientTimer = nil
+    }
+
+    /// Adds one more client.
     ///
-    /// - Returns: false when it comes too late, or there are too many.
+    /// - Returns: false when the response has begun, or there are too many.
     func join(_ client: Client) -> Bool {
         guard !isHeadWritten, !clients.isEmpty, clients.count < Self.limit else { return false }
         clients.append(client)
@@ -85,21 +97,30 @@ final class ClientGroup: @unchecked Sendable {
         clients = []
         for client in all {
             client.writer.delegate = nil
-            left()
+            onEnd()
         }
         return all
     }
 
-    // MARK: Parting
+    // MARK: Detaching clients
 
-    /// Takes out all clients but the first. They are not counted as having left.
+    /// Removes all clients but the first, without ending their responses.
     func takeFollowers() -> [Client] {
         guard clients.count > 1 else { return [] }
         defer { clients.removeSubrange(1...) }
         return Array(clients[1...])
     }
 
-    /// Takes out the clients that hold the others up. They are not counted as having left.
+    /// Waits for the clients that are not writable while others are, for at most `timeout`.
+    func waitForSlowClients(timeout: Duration, clock: StallAdjustedClock) {
+        guard clients.count > 1, slowClientTimer == nil else { return }
+        slowClientTimer = clock.timer(in: timeout) { [weak self] in
+            self?.slowClientTimer = nil
+            self?.delegate?.slowClientsTimedOut()
+        }
+    }
+
+    /// Removes the clients that block the others, without ending their responses.
     ///
     /// - Returns: none when all clients are equally slow.
     func takeBlocked() -> [Client] {
@@ -112,17 +133,24 @@ final class ClientGroup: @unchecked Sendable {
 
 extension ClientGroup: ResponseWriterDelegate {
     func responseWriterIsWritable(_ writer: any ResponseWriter) {
-        if isWritable { delegate?.clientsAreWritable() }
+        reportWritability()
     }
 
     func responseWriterDidClose(_ writer: any ResponseWriter) {
         guard let index = clients.firstIndex(where: { $0.writer === writer }) else { return }
         clients.remove(at: index)
-        left()
+        onEnd()
         if clients.isEmpty {
-            delegate?.clientsHaveGone()
-        } else if isWritable {
-            delegate?.clientsAreWritable()
+            delegate?.clientsDisconnected()
+        } else {
+            reportWritability()
         }
+    }
+
+    private func reportWritability() {
+        guard isWritable else { return }
+        slowClientTimer?.cancel()
+        slowClientTimer = nil
+        delegate?.clientsAreWritable()
     }
 }

@@ -1,223 +1,360 @@
-import DequeModule
+import HTTPServer
 import Logging
 import Metrics
 import NIOCore
-import NIOHTTP1
 import OCIDistribution
 import PeerRoutingCore
 
-/// A request for content that peers may have, of one client or of several that ask for the same: drives the race, the
-/// transfer and the check.
+/// One transfer from peers to the clients that requested the same content: a ``PeerRace`` finds the peer, a
+/// ``TransferBody`` receives and verifies its bytes, a ``ClientGroup`` sends them, and after a failure
+/// ``TransferRecovery`` decides how it goes on.
 ///
-/// Confined to the event loop of the clients' connections; `Sendable` only so that it can be carried back there. It is
-/// kept alive by its clients' response writers until it has ended.
-final class MirrorExchange: @unchecked Sendable {
-    struct Attempt {
-        let id: RaceMachine<PeerID>.AttemptID
-        let exchange: PeerExchange
-        let startedAt: NIODeadline
-        var acceptance: TransferPlan.Acceptance?
-    }
-
-    enum Phase {
+/// Confined to the event loop of the clients' connections; `Sendable` only so that it can be carried back there. Its
+/// clients keep it alive until it has ended.
+final class MirrorTransfer: @unchecked Sendable {
+    private enum Phase {
         case racing
-        case transferring(PeerExchange)
+        /// The body of this request's response is received.
+        case receiving(PeerRequest)
         /// The body is complete and its digest is being computed.
-        case checking
-        case done
+        case verifying
+        case ended
     }
 
-    let context: MirrorContext
-    let loop: MirrorLoop
     let request: MissRequest
     let clients: ClientGroup
-    let key: String
-    let isManifest: Bool
-    /// Deadlines are kept by this clock, which stands still while this process could not act.
-    let clock: RequestClock
-    let startedAt: NIODeadline
+    private let context: MirrorContext
+    private let loop: MirrorLoop
+    private let key: String
+    private let isManifest: Bool
+    private let clock: StallAdjustedClock
+    private let arrivedAt: NIODeadline
+    private let race: PeerRace
+    private lazy var timer = DeadlineTimer(clock: clock) { [weak self] in self?.timePassed() }
 
-    var phase = Phase.racing
-    var plan: TransferPlan
-    var race: RaceMachine<PeerID>
-    var attempts: [Attempt] = []
-    var peers: [PeerID: Peer] = [:]
-    var subscription: UInt64?
-    /// Whether the peers of this race are what an earlier lookup found, which may no longer be all there are.
-    var usesOldLookup = false
-    /// How long the lookup of this race may take.
-    var patience: Duration = .zero
-    var isResolved = false
-    var deadline: NIODeadline?
-    var timer: (scheduled: Scheduled<Void>, at: NIODeadline)?
+    private var phase = Phase.racing
+    private var body: TransferBody
+    private var recovery: TransferRecovery
+    /// When the response has to have begun; nil once it has.
+    private var responseDeadline: NIODeadline?
 
-    var monitor: ProgressMonitor?
-    var holdBack: HoldBack?
-    var lane: HashLane?
-    /// The digest to check against: the one asked for, or the one the peer states for a tag.
-    var digest: Digest?
-    var reserved = 0
-    var isCounted = false
-    /// Whether others who ask for the same are still taken in.
-    var isShared = false
-    /// Until when a client that cannot take more is waited for, while others can.
-    var clientTimer: RequestTimer?
-    /// Peers whose bytes are part of the body.
-    var contributors: [PeerID] = []
-    /// Peers that gave, or helped to give, wrong bytes.
-    var distrusted: Set<PeerID> = []
-    /// Those that began to give the bytes and did not go on. They answer as quickly as the first time, so that they are
-    /// asked again only when there is nobody else.
-    var brokeOff: Set<PeerID> = []
-    var fruitlessResumes = 0
-    var offsetAtBreak: Int64 = 0
-    var restarts = 0
-    /// Whether a peer that could have carried on says that the content has another length.
-    var sawOtherLength = false
-    var failedAttempts = 0
-    var unsatisfiedSize: Int64?
-    var manifestType = MediaType.imageManifest.rawValue
-
-    /// - Parameter client: counted among the transfers at the same time by ``MirrorContext/admit()``.
+    /// - Parameter client: admitted by ``MirrorContext/admit()``.
     init(_ client: ClientGroup.Client, loop: MirrorLoop, context: MirrorContext) {
         let request = client.request
         self.request = request
         self.loop = loop
         self.context = context
-        clients = ClientGroup(client) { context.leave() }
-        startedAt = client.arrivedAt
+        clients = ClientGroup(client) { context.requestEnded() }
+        arrivedAt = client.arrivedAt
         clock = context.makeClock(on: loop.eventLoop)
         key = request.distribution.lookupKey ?? ""
         if case .manifest = request.distribution.kind { isManifest = true } else { isManifest = false }
-        digest = request.distribution.digest
-        plan = TransferPlan(
-            wanted: request.range.map { .range($0) } ?? .whole,
-            expectation: .init(
-                digest: request.distribution.digest, isManifest: isManifest, isHead: request.isHead))
-        race = RaceMachine(
-            limits: .init(attempts: 1), rank: { _ in 0 })
+        body = TransferBody(request, isManifest: isManifest, context: context)
+        recovery = Self.makeRecovery(context.configuration, offset: 0)
+        race = PeerRace(request, key: key, arrivedAt: arrivedAt, clock: clock, loop: loop, context: context)
     }
 
-    var configuration: MirrorConfiguration { context.configuration }
+    private static func makeRecovery(_ configuration: MirrorConfiguration, offset: Int64) -> TransferRecovery {
+        TransferRecovery(
+            limits: .init(
+                resumesWithoutProgress: configuration.resumesWithoutProgress,
+                resumeBytes: Int64(configuration.resumeBytes), restarts: configuration.resolveRetries),
+            offset: offset)
+    }
 
-    /// Begins. Called once.
+    private var configuration: MirrorConfiguration { context.configuration }
+
+    // MARK: Start
+
+    /// Starts. Called once.
     ///
-    /// - Parameter isShared: whether others who ask for the same are taken in.
-    func start(isShared: Bool) {
-        clients.delegate = self
-        guard !key.isEmpty else { return finishWithout("nothing to look up") }
+    /// - Parameter coalesces: whether further clients may join.
+    func start(coalesces: Bool) {
+        clients.attach(self)
+        race.delegate = self
+        guard !key.isEmpty else { return recover(from: .noKey) }
         let limit = request.isHead || isManifest ? configuration.manifestTimeout : configuration.blobTimeout
-        deadline = clock.now + TimeAmount(limit) - (NIODeadline.now() - startedAt)
-        if isShared { self.isShared = loop.share(self) }
-        startRace(patience: configuration.resolveTimeout)
+        responseDeadline = clock.now + TimeAmount(limit) - (NIODeadline.now() - arrivedAt)
+        if coalesces { loop.startCoalescing(self) }
+        startRace()
     }
 
-    // MARK: Ending
+    /// Continues the response of a client that another transfer has served so far: the same bytes were sent, are buffered
+    /// and count for the digest.
+    private func adopt(state: (body: TransferBody, candidates: Candidates)) {
+        clients.attach(self)
+        race.delegate = self
+        race.adopt(state.candidates.adopted())
+        body = state.body.fork { self.receiveMore() }
+        recovery = Self.makeRecovery(configuration, offset: body.plan.offset)
+        startRace()
+    }
 
-    /// Ends without content: a `404` while nothing has been sent, a broken body afterwards.
-    func finishWithout(_ reason: String) {
-        if case .done = phase { return }
-        guard !clients.isHeadWritten else { return breakOff(reason) }
+    private func startRace() {
+        phase = .racing
+        timer.cancel()
+        let resolveTimeout = configuration.resolveTimeout
+        race.start(
+            body.plan,
+            lookupTimeout: body.hasBegun ? max(resolveTimeout, configuration.resumeTimeout) : resolveTimeout,
+            deadline: clients.isHeadWritten ? nil : responseDeadline)
+    }
+
+    // MARK: Receiving
+
+    private func receive(_ bytes: ByteBuffer, from source: PeerRequest) {
+        if let free = body.receive(bytes) {
+            clients.write(free)
+            clients.flush()
+        }
+        // A peer that ignored the range sends more than is wanted.
+        if isSource(source), body.plan.hasSurplus {
+            source.cancel()
+            bodyCompleted(by: source)
+        }
+    }
+
+    /// Reads on, unless a client or the hasher is behind.
+    private func receiveMore() {
+        guard case .receiving(let source) = phase else { return }
+        let isWritable = body.isBufferedWhole || clients.isWritable
+        let expects = isWritable && !body.isHashingBehind
+        body.expectBytes(expects, now: clock.now)
+        if expects {
+            source.read()
+            schedule()
+        } else if !isWritable {
+            clients.waitForSlowClients(timeout: configuration.slowClientTimeout, clock: clock)
+        }
+    }
+
+    private func writeHead() {
+        responseDeadline = nil
+        loop.stopCoalescing(self)
+        clients.writeHead(body.responseHead)
+        // The first bytes follow at once, unless the peer is slow: then the head must not wait for them.
+        clients.flush()
+    }
+
+    // MARK: Verification
+
+    private func bodyCompleted(by source: PeerRequest) {
+        phase = .verifying
+        body.responseEnded()
+        race.requestEnded(source)
+        context.directory.withStats { $0.recordCompletion(source.peer.id, now: .now()) }
+        guard body.needsVerification else { return succeed(body.unverifiedResult) }
+        // A copy, because the completion may be called at once and changes the body.
+        let body = body
+        body.verify { result in self.verified(result) }
+    }
+
+    private func verified(_ result: Result<Void, VerificationError>) {
+        guard case .verifying = phase else { return }
+        switch result {
+        case .success:
+            succeed(.verified)
+        case .failure(let error):
+            let sources = race.candidates.bodySources
+            context.metrics.verification(.mismatch)
+            context.logger.warning(
+                "peer content does not match its digest",
+                metadata: [
+                    "key": "\(key)", "error": "\(error)",
+                    "peers": "\(sources.map(\.description).joined(separator: " "))",
+                ])
+            recover(from: .digestMismatch(sources: sources.count))
+        }
+    }
+
+    private func succeed(_ verification: MirrorMetrics.Verification) {
+        let rest = body.release(&loop.manifestTypes)
+        if !clients.isHeadWritten { clients.writeHead(body.responseHead) }
+        for bytes in rest { clients.write(bytes) }
+        context.metrics.verification(verification)
+        end(isHit: true)
+        clients.finish()
+    }
+
+    // MARK: Recovery
+
+    private func interrupted(_ source: PeerRequest, by failure: PeerFailure) {
+        let peer = source.peer.id
+        race.requestEnded(source)
+        race.bodyTruncated(by: peer)
+        body.responseEnded()
+        context.metrics.peerFailed(failure.label)
+        context.directory.withStats {
+            $0.recordFailure(peer, failure == .stalled ? .slow : .truncated, now: .now())
+        }
+        context.logger.debug(
+            "a peer interrupted a transfer",
+            metadata: ["key": "\(key)", "offset": "\(body.plan.offset)", "peer": "\(peer)", "reason": "\(failure)"])
+        recover(from: .interrupted(offset: body.plan.offset))
+    }
+
+    /// Carries out the one decision of how the transfer goes on.
+    private func recover(from failure: TransferRecovery.Failure) {
+        let decision = recovery.decide(after: failure, isHeadSent: clients.isHeadWritten)
+        if let mismatch = decision.recordedMismatch { record(mismatch) }
+        switch decision.action {
+        case .resume:
+            if case .interrupted = failure { context.metrics.resumes.increment() }
+            startRace()
+        case .restart:
+            body.restart()
+            race.excludeBodySources()
+            startRace()
+        case .fail(let reason):
+            fail(reason)
+        }
+    }
+
+    private func record(_ mismatch: TransferRecovery.RecordedMismatch) {
+        let (sources, digest) = (race.candidates.bodySources, body.plan.expectation.digest)
+        context.directory.withStats { stats in
+            for peer in sources {
+                stats.recordMismatch(peer, digest: digest, isProven: mismatch == .proven, now: .now())
+            }
+        }
+    }
+
+    // MARK: End
+
+    /// Ends without content: with an error response while nothing has been sent, with an incomplete body afterwards.
+    private func fail(_ reason: TransferRecovery.FailureReason) {
+        guard !clients.isHeadWritten else {
+            end(isHit: false)
+            return clients.abort("\(reason)")
+        }
         let error: DistributionError
         var fields: [(name: String, value: String)] = []
-        let isUnsatisfiable = unsatisfiedSize != nil
-        if let size = unsatisfiedSize {
-            error = ByteRangeError.unsatisfiable(size: size).distributionError
-            fields = [("Content-Range", "\(ContentRange.unsatisfied(size: size))")]
+        let unsatisfiedSize = race.unsatisfiedSize
+        if let unsatisfiedSize {
+            error = ByteRangeError.unsatisfiable(size: unsatisfiedSize).distributionError
+            fields = [("Content-Range", "\(ContentRange.unsatisfied(size: unsatisfiedSize))")]
         } else {
             error = DistributionError(
-                isManifest ? .manifestUnknown : .blobUnknown, message: reason,
-                detail: .object(["attempts": .integer(Int64(failedAttempts))]))
+                isManifest ? .manifestUnknown : .blobUnknown, message: "\(reason)",
+                detail: .object(["attempts": .integer(Int64(race.candidates.failedAttempts))]))
         }
         let followers = clients.takeFollowers()
-        end(isHit: isUnsatisfiable)
+        end(isHit: unsatisfiedSize != nil)
         clients.send(error, fields: fields)
-        continueAlone(followers)
+        retryFollowers(followers)
     }
 
-    func breakOff(_ reason: String) {
-        end(isHit: false)
-        clients.abort(reason)
-    }
-
-    func complete() {
-        end(isHit: true)
-    }
-
-    /// Lets everything go but the clients, whose responses are finished by the caller, after this.
-    func end(isHit: Bool?) {
-        if case .done = phase { return }
-        phase = .done
-        clients.delegate = nil
-        closeToOthers()
-        timer?.scheduled.cancel()
-        timer = nil
-        clientTimer?.cancel()
-        clientTimer = nil
-        unsubscribe()
-        _ = race.cancel()
-        for attempt in attempts {
-            let peer = attempt.exchange.peer.id
-            context.directory.withScoreboard { $0.ended(peer, now: .now()) }
-            attempt.exchange.cancel()
+    /// Starts a transfer for each client that joined later: it has more time left than the first, and knows what this one
+    /// has learned.
+    private func retryFollowers(_ followers: [ClientGroup.Client]) {
+        for client in followers {
+            MirrorTransfer(client, loop: loop, context: context).start(coalesces: false)
         }
-        attempts = []
-        dropBody()
-        if isCounted {
-            isCounted = false
-            context.memory.endStream()
-            context.metrics.activeTransfers.decrement()
+    }
+
+    /// Releases everything but the clients, whose responses the caller ends after this.
+    ///
+    /// - Parameter isHit: what is counted for the clients; nil for nothing.
+    private func end(isHit: Bool?) {
+        if case .ended = phase { return }
+        if case .receiving(let source) = phase {
+            race.requestEnded(source)
+            source.cancel()
         }
+        phase = .ended
+        clients.detach()
+        loop.stopCoalescing(self)
+        timer.cancel()
+        race.stop()
+        body.end()
         if let isHit {
             context.metrics.requests(clients.count, registry: request.distribution.registry, isHit: isHit)
         }
     }
 
-    func dropBody() {
-        lane?.cancel()
-        lane = nil
-        holdBack = nil
-        monitor = nil
-        context.memory.held.release(reserved)
-        reserved = 0
-    }
-
     // MARK: Time
 
-    /// One timer serves all deadlines. It is only set anew when it would be late; when it is early it sets itself anew.
-    func schedule() {
-        let next: NIODeadline?
-        switch phase {
-        case .racing: next = race.nextDeadline
-        case .transferring: next = [monitor?.deadline, deadline].compactMap { $0 }.min()
-        case .checking, .done: next = nil
-        }
-        guard let next else { return }
-        if let timer, timer.at <= next { return }
-        timer?.scheduled.cancel()
-        let wait = max(next - clock.now, RequestClock.shortestWait)
-        let scheduled = loop.eventLoop.scheduleTask(in: wait) { self.timePassed() }
-        timer = (scheduled, next)
+    private func schedule() {
+        timer.set([body.progressDeadline, responseDeadline].compactMap { $0 }.min())
     }
 
-    func timePassed() {
-        timer = nil
+    private func timePassed() {
+        guard case .receiving(let source) = phase else { return }
         let now = clock.now
-        switch phase {
-        case .racing:
-            perform(race.timePassed(now: now, hedgeDelay: hedgeDelay))
-        case .transferring(let exchange):
-            if let deadline, now >= deadline { return finishWithout("no peer gave it in time") }
-            let window = monitor?.deadline
-            if monitor?.hasStalled(now: now) ?? false {
-                exchange.cancel()
-                return resume(after: .stalled, exchange)
-            }
-            // Only a window in which enough came is a sign of progress.
-            if monitor?.deadline != window { clock.renew() }
-            schedule()
-        case .checking, .done:
-            break
+        if let responseDeadline, now >= responseDeadline { return recover(from: .timedOut) }
+        if body.hasStalled(now: now) {
+            source.cancel()
+            return interrupted(source, by: .stalled)
+        }
+        schedule()
+    }
+}
+
+extension MirrorTransfer: PeerRaceDelegate {
+    func raceWon(by source: PeerRequest, _ head: PeerResponseHead, _ acceptance: TransferPlan.Acceptance) {
+        phase = .receiving(source)
+        source.delegate = self
+        body.begin(acceptance, contentType: head.contentType, now: clock.now, on: loop.eventLoop) { self.receiveMore() }
+        context.logger.debug(
+            "a peer serves",
+            metadata: ["key": "\(key)", "peer": "\(source.authority ?? "")", "offset": "\(body.plan.offset)"])
+        if request.isHead {
+            let head = body.responseHead
+            end(isHit: true)
+            clients.writeHead(head)
+            clients.finish()
+        } else if !body.isBufferedWhole, !clients.isHeadWritten {
+            writeHead()
         }
     }
+
+    func raceFailed(_ reason: RaceMachine<PeerID>.FailureReason, isCachedLookup: Bool) {
+        recover(from: .raceFailed(reason, isCachedLookup: isCachedLookup, hasBody: body.hasBegun))
+    }
+
+    func raceSawLengthMismatch() { recovery.lengthMismatchSeen() }
+}
+
+extension MirrorTransfer: PeerRequestDelegate {
+    private func isSource(_ request: PeerRequest) -> Bool {
+        if case .receiving(let source) = phase { source === request } else { false }
+    }
+
+    func request(_ request: PeerRequest, received head: PeerResponseHead) {}
+
+    func request(_ request: PeerRequest, received body: ByteBuffer) {
+        if isSource(request) { receive(body, from: request) }
+    }
+
+    func requestReadCompleted(_ request: PeerRequest) {
+        if isSource(request) { receiveMore() }
+    }
+
+    func requestCompleted(_ request: PeerRequest) {
+        guard isSource(request) else { return }
+        if body.plan.isComplete { bodyCompleted(by: request) } else { interrupted(request, by: .closedEarly) }
+    }
+
+    func request(_ request: PeerRequest, failed failure: PeerFailure) {
+        if isSource(request) { interrupted(request, by: failure) }
+    }
+}
+
+extension MirrorTransfer: ClientGroupDelegate {
+    func clientsAreWritable() { receiveMore() }
+
+    func slowClientsTimedOut() { detachSlowClients() }
+
+    private func detachSlowClients() {
+        guard case .receiving = phase else { return }
+        for client in clients.takeBlocked() {
+            context.logger.debug(
+                "a slow client is detached from a shared transfer",
+                metadata: ["key": "\(key)", "offset": "\(body.plan.offset)"])
+            MirrorTransfer(client, loop: loop, context: context).adopt(state: (body, race.candidates))
+        }
+        receiveMore()
+    }
+
+    func clientsDisconnected() { end(isHit: nil) }
 }

@@ -1,144 +1,133 @@
-import DequeModule
-import Logging
-import Metrics
-import NIOCore
-import OCIDistribution
 import PeerRoutingCore
 
-/// Whether what came is right, and what is done when it is not, or not all of it.
-extension MirrorExchange {
-    func bodyIsComplete() {
-        phase = .checking
-        monitor = nil
-        guard let holdBack, holdBack.mode != .nothing else {
-            return succeed(plan.coversWhole ? .off : .partial)
-        }
-        if let lane {
-            lane.finish { result in self.checked(result) }
-            return
-        }
-        checked(checkHeld())
+/// Decides how a transfer goes on after a failure: the one place where that is decided.
+///
+/// A value type without I/O.
+struct TransferRecovery: Sendable {
+    struct Limits: Sendable {
+        /// Most interruptions in a row without ``resumeBytes`` in between.
+        var resumesWithoutProgress: Int
+        /// Bytes after which an interruption counts as the first in a row.
+        var resumeBytes: Int64
+        /// Most restarts for lack of a peer that continues; twice as many for wrong content.
+        var restarts: Int
     }
 
-    /// Hashes a small held body.
-    func checkHeld() -> Result<Void, VerificationError> {
-        guard let holdBack else { return .success(()) }
-        let bytes = holdBack.held
-        guard let digest else { return .success(()) }
-        var verifier = DigestVerifier(expected: digest, size: plan.total)
-        do throws(VerificationError) {
-            for chunk in bytes { try verifier.update(chunk.readableBytesView) }
-            try verifier.finish()
-            return .success(())
-        } catch {
-            return .failure(error)
-        }
+    /// What went wrong.
+    enum Failure: Sendable, Hashable {
+        /// The peer ended the body early or stalled, when all bytes before `offset` had been received.
+        case interrupted(offset: Int64)
+        /// No peer gave an acceptable response.
+        ///
+        /// - `isCachedLookup`: whether only the candidates of an earlier lookup were tried.
+        /// - `hasBody`: whether a body is to be continued, of which bytes may have been received.
+        case raceFailed(RaceMachine<PeerID>.FailureReason, isCachedLookup: Bool, hasBody: Bool)
+        /// The response did not begin in time.
+        case timedOut
+        /// The complete body does not match the digest.
+        case digestMismatch(sources: Int)
+        /// The request has nothing to look up.
+        case noKey
     }
 
-    func checked(_ result: Result<Void, VerificationError>) {
-        guard case .checking = phase else { return }
-        switch result {
-        case .success: succeed(.verified)
-        case .failure(let error): mismatch(error)
-        }
+    /// How the transfer goes on.
+    enum Action: Sendable, Hashable {
+        /// Start a race for the next byte; what was received is kept.
+        case resume
+        /// Drop the body and start a race for the first byte, without the peers that contributed to it.
+        case restart
+        /// End the transfer: with an error response, or with an incomplete body if the head was sent.
+        case fail(FailureReason)
     }
 
-    func succeed(_ verification: MirrorMetrics.Verification) {
-        let rest = holdBack?.release() ?? []
-        if isManifest, !clients.isHeadWritten { settleManifestType(rest) }
-        if !clients.isHeadWritten { clients.writeHead(finalHead()) }
-        for bytes in rest { clients.write(bytes) }
-        context.metrics.verification(verification)
-        complete()
-        clients.finish()
+    /// What is recorded against the peers whose bytes the body has.
+    enum RecordedMismatch: Sendable, Hashable {
+        /// They are not asked for this content again: one of several sent wrong bytes.
+        case suspected
+        /// Moreover it counts against the peer in general: all bytes were its own.
+        case proven
     }
 
-    /// The head of a response that was held until now.
-    func finalHead() -> ResponseHead {
-        var head = responseHead()
-        if let range = plan.range { head.contentLength = range.upperBound - range.lowerBound }
-        return head
+    struct Decision: Sendable, Hashable {
+        var action: Action
+        var recordedMismatch: RecordedMismatch?
     }
 
-    /// The bytes are known to be right, so they say better than the peer's header what they are.
-    func settleManifestType(_ bytes: Deque<ByteBuffer>) {
-        guard bytes.count > 0 else { return }
-        if let digest, let known = loop.manifestType(of: digest) {
-            manifestType = known
-            return
-        }
-        var whole = bytes[0]
-        for chunk in bytes.dropFirst() { whole.writeImmutableBuffer(chunk) }
-        guard let type = MediaType.detect(manifestJSON: whole.readableBytesView) else { return }
-        manifestType = type.rawValue
-        if let digest, configuration.verification == .on { loop.remember(manifestType, of: digest) }
-    }
+    /// Why a transfer failed. The description is the message of the error response and of the log.
+    enum FailureReason: Sendable, Hashable, CustomStringConvertible {
+        case noPeers
+        case allPeersFailed
+        case timedOut
+        case interrupted(count: Int)
+        case digestMismatch
+        case noKey
 
-    func mismatch(_ error: VerificationError) {
-        context.metrics.verification(.mismatch)
-        blameContributors(alone: contributors.count == 1)
-        context.logger.warning(
-            "peer content does not match its digest",
-            metadata: [
-                "key": "\(key)", "error": "\(error)",
-                "peers": "\(contributors.map(\.description).joined(separator: " "))",
-            ])
-        guard !clients.isHeadWritten else { return breakOff("the content does not match its digest") }
-        guard restarts < configuration.resolveRetries * 2 else { return finishWithout("every peer gave wrong content") }
-        restart()
-    }
-
-    func blameContributors(alone: Bool) {
-        let (contributors, digest) = (self.contributors, self.digest)
-        context.directory.withScoreboard { scoreboard in
-            for peer in contributors { scoreboard.blame(peer, for: digest, alone: alone, now: .now()) }
+        var description: String {
+            switch self {
+            case .noPeers: "no peer provides this content"
+            case .allPeersFailed: "all peers that provide this content failed"
+            case .timedOut: "no peer delivered this content in time"
+            case .interrupted(let count): "the transfer was interrupted \(count) times without progress"
+            case .digestMismatch: "the content of the peers does not match its digest"
+            case .noKey: "the request names neither a digest nor a tag with its registry"
+            }
         }
     }
 
-    /// Nobody carries on what was begun. Perhaps because it was wrong from the start: then others say so.
+    private let limits: Limits
+    private var resumesWithoutProgress = 0
+    private var lastOffset: Int64
+    private var restarts = 0
+    private var sawLengthMismatch = false
+
+    /// - Parameter offset: the bytes that have been received already.
+    init(limits: Limits, offset: Int64 = 0) {
+        self.limits = limits
+        lastOffset = offset
+    }
+
+    /// A peer states another length of the content than that of the body under way: perhaps the body is the wrong one.
+    mutating func lengthMismatchSeen() { sawLengthMismatch = true }
+
+    /// Decides. Counts the failure, and the restart if it decides for one.
     ///
-    /// - Returns: false when it is over.
-    func restartsForLackOfProgress() -> Bool {
-        if sawOtherLength { blameContributors(alone: false) }
-        guard !clients.isHeadWritten, restarts < configuration.resolveRetries else { return false }
-        restart()
-        return true
+    /// - Parameter isHeadSent: whether the head of the response has been sent, so that the body can only be continued.
+    mutating func decide(after failure: Failure, isHeadSent: Bool) -> Decision {
+        let decision: Decision
+        switch failure {
+        case .interrupted(let offset):
+            let madeProgress = offset - lastOffset >= limits.resumeBytes
+            resumesWithoutProgress = madeProgress ? 1 : resumesWithoutProgress + 1
+            lastOffset = offset
+            if resumesWithoutProgress <= limits.resumesWithoutProgress { return Decision(action: .resume) }
+            decision = withoutSuccessor(isHeadSent, else: .interrupted(count: resumesWithoutProgress))
+        case .raceFailed(.deadline, _, _), .timedOut:
+            decision = Decision(action: .fail(.timedOut))
+        case .raceFailed(_, isCachedLookup: true, _):
+            // Other peers may have the content since then.
+            decision = Decision(action: .resume)
+        case .raceFailed(let reason, isCachedLookup: false, let hasBody):
+            let reason: FailureReason = reason == .noPeers ? .noPeers : .allPeersFailed
+            decision = hasBody ? withoutSuccessor(isHeadSent, else: reason) : Decision(action: .fail(reason))
+        case .digestMismatch(let sources):
+            let restarts = !isHeadSent && self.restarts < limits.restarts * 2
+            decision = Decision(
+                action: restarts ? .restart : .fail(.digestMismatch),
+                recordedMismatch: sources == 1 ? .proven : .suspected)
+        case .noKey:
+            decision = Decision(action: .fail(.noKey))
+        }
+        if decision.action == .restart {
+            restarts += 1
+            (resumesWithoutProgress, lastOffset, sawLengthMismatch) = (0, 0, false)
+        }
+        return decision
     }
 
-    /// Nothing has reached the client: begins again with somebody else.
-    func restart() {
-        restarts += 1
-        dropBody()
-        plan.restart()
-        digest = request.distribution.digest
-        distrusted.formUnion(contributors)
-        contributors = []
-        sawOtherLength = false
-        fruitlessResumes = 0
-        offsetAtBreak = 0
-        startRace(patience: configuration.resolveTimeout)
-    }
-
-    /// The transfer broke off: somebody carries it on from the exact byte.
-    func resume(after failure: PeerFailure, _ exchange: PeerExchange) {
-        let peer = exchange.peer.id
-        _ = remove { $0.exchange === exchange }
-        monitor = nil
-        brokeOff.insert(peer)
-        context.metrics.peerFailed(failure.label)
-        context.directory.withScoreboard {
-            $0.penalise(peer, failure == .stalled ? .slow : .brokeOff, now: .now())
-        }
-        fruitlessResumes = plan.offset - offsetAtBreak >= Int64(configuration.resumeBytes) ? 1 : fruitlessResumes + 1
-        offsetAtBreak = plan.offset
-        guard fruitlessResumes <= configuration.fruitlessResumes else {
-            if restartsForLackOfProgress() { return }
-            return finishWithout("peers broke off \(fruitlessResumes) times")
-        }
-        context.metrics.resumes.increment()
-        context.logger.debug(
-            "transfer carries on with another peer",
-            metadata: ["key": "\(key)", "offset": "\(plan.offset)", "peer": "\(peer)", "reason": "\(failure)"])
-        startRace(patience: max(configuration.resolveTimeout, configuration.resumeTimeout))
+    /// No peer continues the body. If peers state another length, it may have been wrong from the start.
+    private func withoutSuccessor(_ isHeadSent: Bool, else reason: FailureReason) -> Decision {
+        Decision(
+            action: !isHeadSent && restarts < limits.restarts ? .restart : .fail(reason),
+            recordedMismatch: sawLengthMismatch ? .suspected : nil)
     }
 }

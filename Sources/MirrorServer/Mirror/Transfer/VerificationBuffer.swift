@@ -1,25 +1,25 @@
 import DequeModule
 import NIOCore
 
-/// Keeps back the bytes that may not reach the client before the digest of the whole has been checked.
-struct HoldBack: Sendable {
-    /// How much is kept back.
+/// Buffers the bytes that may not be sent before the digest of the whole body is verified.
+struct VerificationBuffer: Sendable {
+    /// How much is buffered.
     enum Mode: Sendable, Hashable {
-        /// Nothing: the bytes are not checked.
+        /// Nothing: the bytes are not verified.
         case nothing
-        /// Everything: a wrong body can still be replaced by another peer's.
+        /// The whole body: a wrong one can still be replaced by another peer's.
         case all
-        /// The last bytes, at least one: a wrong body cannot end as if it were complete.
+        /// The last bytes, at least one: a wrong body cannot be completed.
         case tail(Int64)
     }
 
     let mode: Mode
     private let length: Int64
     private var taken: Int64 = 0
-    private(set) var held: Deque<ByteBuffer> = []
-    private(set) var isReleased: Bool
-    /// Bytes kept back now.
-    private(set) var heldBytes = 0
+    private(set) var chunks: Deque<ByteBuffer> = []
+    private var isReleased: Bool
+    /// Bytes buffered now.
+    private(set) var bufferedBytes = 0
 
     /// - Parameter length: bytes of the whole body.
     init(mode: Mode, length: Int64) {
@@ -28,8 +28,10 @@ struct HoldBack: Sendable {
         isReleased = mode == .nothing
     }
 
-    /// Takes the next bytes of the body; the ones returned may go to the client now.
-    mutating func take(_ bytes: ByteBuffer) -> ByteBuffer? {
+    /// Adds the next bytes of the body.
+    ///
+    /// - Returns: the bytes of them that may be sent now.
+    mutating func append(_ bytes: ByteBuffer) -> ByteBuffer? {
         var bytes = bytes
         let start = taken
         taken += Int64(bytes.readableBytes)
@@ -44,17 +46,30 @@ struct HoldBack: Sendable {
         }
         let passing = free > 0 ? bytes.readSlice(length: free) : nil
         if bytes.readableBytes > 0 {
-            heldBytes += bytes.readableBytes
-            held.append(bytes)
+            bufferedBytes += bytes.readableBytes
+            chunks.append(bytes)
         }
         return passing
     }
 
-    /// The digest was right: everything kept back, in order. Bytes taken later pass.
+    /// The digest is verified.
+    ///
+    /// - Returns: everything buffered, in order.
     mutating func release() -> Deque<ByteBuffer> {
         isReleased = true
-        heldBytes = 0
-        defer { held = [] }
-        return held
+        bufferedBytes = 0
+        defer { chunks = [] }
+        return chunks
+    }
+}
+
+extension ByteBuffer {
+    /// Copies small slices, so that a retained slice does not pin a large receive buffer: the memory of what is buffered or
+    /// waits to be hashed is about what it is counted for, however small a peer's pieces are.
+    func withoutSpareStorage() -> ByteBuffer {
+        guard readableBytes < storageCapacity / 4 else { return self }
+        var copy = ByteBufferAllocator().buffer(capacity: readableBytes)
+        copy.writeImmutableBuffer(self)
+        return copy
     }
 }
