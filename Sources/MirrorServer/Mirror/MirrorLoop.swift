@@ -6,6 +6,7 @@ final class MirrorLoop {
     let eventLoop: any EventLoop
     let pool: PeerPool
     var latency = LatencyEstimator()
+    var throughput = ThroughputEstimator()
     var manifestTypes = ManifestTypeCache()
     /// Transfers that further clients can join until the response has begun: at most as many as requests under way.
     private var coalescing: [CoalescingKey: MirrorTransfer] = [:]

@@ -2,87 +2,48 @@ import NIOCore
 import NIOPosix
 import PeerRoutingCore
 
-/// Establishes one connection to a peer, to the first of its addresses that accepts.
+/// Establishes one connection to a peer. Of a peer with several addresses each is a ``PeerEndpoint``, of which a race asks
+/// one after the other.
 ///
 /// Confined to its event loop. It lives until its outcome.
 final class Dialer {
-    /// The pause before the next address is dialled. RFC 8305 §8 recommends 250 ms for the internet; peers are near.
-    static let attemptDelay: TimeAmount = .milliseconds(100)
-    /// Most addresses dialled.
-    static let addressLimit = 8
-
     private let eventLoop: any EventLoop
-    private let peer: Peer
+    private let peer: PeerEndpoint
     private let port: Int
     private let memory: TransferMemory
-    private let addresses: [IPAddress]
-    private var attempts: HappyEyeballs
-    private var channels: [Int: any Channel] = [:]
-    private var timer: Scheduled<Void>?
-    private var deadline: DeadlineTimer?
-    private var timeout = Duration.seconds(10)
     private let clock: StallAdjustedClock
-    private var completion: ((PeerConnection, IPAddress)?) -> Void
+    private var deadline: DeadlineTimer?
+    /// Nil once it was called.
+    private var completion: ((PeerConnection?) -> Void)?
 
     init(
-        peer: Peer, addresses: [IPAddress], port: Int, memory: TransferMemory, clock: StallAdjustedClock,
-        eventLoop: any EventLoop, completion: @escaping ((PeerConnection, IPAddress)?) -> Void
+        peer: PeerEndpoint, port: Int, memory: TransferMemory, clock: StallAdjustedClock, eventLoop: any EventLoop,
+        completion: @escaping (PeerConnection?) -> Void
     ) {
         self.peer = peer
         self.port = port
         self.memory = memory
         self.clock = clock
         self.eventLoop = eventLoop
-        self.addresses = HappyEyeballs.interleaved(addresses, limit: Self.addressLimit)
-        attempts = HappyEyeballs(count: self.addresses.count, attemptDelay: Self.attemptDelay)
         self.completion = completion
     }
 
     /// Starts; the completion is called once, not from within this call.
     func start(timeout: Duration) {
-        self.timeout = timeout
         // Held strongly until the outcome.
-        deadline = clock.timer(in: timeout) { self.timedOut() }
-        perform(attempts.start(now: .now()))
-    }
-
-    private func timedOut() {
-        perform(attempts.cancel() + [.fail])
-    }
-
-    private func perform(_ actions: [HappyEyeballs.Action]) {
-        for action in actions {
-            switch action {
-            case .dial(let index): dial(index)
-            case .abandon(let index): channels.removeValue(forKey: index)?.close(promise: nil)
-            case .use(let index): use(index)
-            case .fail: complete(nil)
-            }
-        }
-        timer?.cancel()
-        timer = nil
-        guard let next = attempts.nextDeadline else { return }
-        let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        timer = eventLoop.scheduleTask(deadline: next) {
-            bound.value.perform(bound.value.attempts.timePassed(now: .now()))
-        }
-    }
-
-    private func dial(_ index: Int) {
-        let address = addresses[index]
+        deadline = clock.timer(in: timeout) { self.complete(nil) }
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         let target: SocketAddress
         do {
-            target = try SocketAddress(ipAddress: address.description, port: port)
+            target = try SocketAddress(ipAddress: peer.address.description, port: port)
         } catch {
-            eventLoop.execute { bound.value.perform(bound.value.attempts.failed(index, now: .now())) }
-            return
+            return eventLoop.execute { bound.value.complete(nil) }
         }
         let sizing = ReceiveSizing(memory: memory)
-        let id = peer.id
-        let authority = address.isV6 ? "[\(address)]:\(port)" : "\(address):\(port)"
+        let peer = peer
+        let authority = peer.address.isV6 ? "[\(peer.address)]:\(port)" : "\(peer.address):\(port)"
         ClientBootstrap(group: eventLoop)
-            // Ends attempts that were abandoned: a channel that is connecting cannot be closed from here.
+            // Ends what outlives the deadline: a channel that is connecting cannot be closed from here.
             .connectTimeout(TimeAmount(timeout) + .seconds(1))
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
             .channelOption(.autoRead, value: false)
@@ -91,35 +52,33 @@ final class Dialer {
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandler(
-                        PeerConnection(peer: id, authority: authority, sizing: sizing))
+                        PeerConnection(peer: peer, authority: authority, sizing: sizing))
                 }
             }
             .connect(to: target)
             .whenComplete { result in
-                let dialer = bound.value
                 switch result {
-                case .success(let channel):
-                    dialer.channels[index] = channel
-                    dialer.perform(dialer.attempts.connected(index))
-                case .failure:
-                    dialer.perform(dialer.attempts.failed(index, now: .now()))
+                case .success(let channel): bound.value.connected(channel)
+                case .failure: bound.value.complete(nil)
                 }
             }
     }
 
-    private func use(_ index: Int) {
-        guard let channel = channels.removeValue(forKey: index),
+    private func connected(_ channel: any Channel) {
+        guard completion != nil,
             let connection = try? channel.pipeline.syncOperations.handler(type: PeerConnection.self)
-        else { return complete(nil) }
-        complete((connection, addresses[index]))
+        else {
+            channel.close(promise: nil)
+            return complete(nil)
+        }
+        complete(connection)
     }
 
-    private func complete(_ result: (PeerConnection, IPAddress)?) {
+    private func complete(_ connection: PeerConnection?) {
         deadline?.cancel()
         deadline = nil
-        timer?.cancel()
         let completion = completion
-        self.completion = { _ in }
-        completion(result)
+        self.completion = nil
+        completion?(connection)
     }
 }

@@ -1,4 +1,5 @@
 import NIOCore
+import PeerRoutingCore
 
 /// The limits of the client that sends requests to peers.
 public struct PeerClientConfiguration: Sendable {
@@ -25,10 +26,18 @@ public struct PeerClientConfiguration: Sendable {
     public var queueTimeout: Duration = .seconds(10)
     /// How long a peer may take from the request to the head of its response.
     public var firstByteTimeout: Duration = .seconds(5)
-    /// A peer that sends fewer than ``progressBytes`` of a body within this time, while bytes are expected, has stalled.
+    /// A peer that sends fewer than ``progressBytes`` of a body within this time, while bytes are expected, has stalled. It is
+    /// not asked for the same content again for a minute, so that without another peer the client gets the content from the
+    /// upstream registry.
     public var progressTimeout: Duration = .seconds(5)
     /// See ``progressTimeout``.
-    public var progressBytes = 16 * 1024
+    public var progressBytes = 256 * 1024
+    /// How often the rate of a body is compared with that of recent ones; when it is far below, another peer is asked to take
+    /// over from the next byte.
+    public var slowBodyWindow: Duration = .milliseconds(500)
+
+    /// The addresses that are dialled, whatever the router says.
+    package var addressPolicy = AddressPolicy(allowsLoopback: true)
 
     /// The limits in bytes of one read of a body: large while there are few transfers, smaller as they become more.
     public var receiveBytes: ClosedRange<Int> = (32 * 1024)...(512 * 1024)

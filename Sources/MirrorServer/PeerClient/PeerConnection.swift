@@ -34,7 +34,7 @@ final class PeerConnection: ChannelInboundHandler {
         case closed
     }
 
-    let peer: PeerID
+    let peer: PeerEndpoint
     /// `address:port`, for the `Host` field.
     let authority: String
     /// When the connection became idle.
@@ -54,7 +54,7 @@ final class PeerConnection: ChannelInboundHandler {
     /// Notified when the connection is idle or lost.
     weak var pool: PeerPool?
 
-    init(peer: PeerID, authority: String, sizing: ReceiveSizing) {
+    init(peer: PeerEndpoint, authority: String, sizing: ReceiveSizing) {
         self.peer = peer
         self.authority = authority
         self.sizing = sizing

@@ -4,7 +4,9 @@ import PeerRoutingCore
 
 /// A request that waits for a connection.
 final class PoolWaiter {
-    let peer: Peer
+    let peer: PeerEndpoint
+    /// Whether the router knows the peer's address first-hand.
+    let isObserved: Bool
     /// Whether there is no other peer to ask.
     let isUrgent: Bool
     /// Whether an idle connection will not do, because one of them has just proved stale.
@@ -13,9 +15,11 @@ final class PoolWaiter {
     let ready: (Result<PeerConnection, PeerFailure>) -> Void
 
     init(
-        peer: Peer, isUrgent: Bool, needsFresh: Bool, ready: @escaping (Result<PeerConnection, PeerFailure>) -> Void
+        peer: PeerEndpoint, isObserved: Bool, isUrgent: Bool, needsFresh: Bool,
+        ready: @escaping (Result<PeerConnection, PeerFailure>) -> Void
     ) {
         self.peer = peer
+        self.isObserved = isObserved
         self.isUrgent = isUrgent
         self.needsFresh = needsFresh
         self.ready = ready
@@ -40,13 +44,13 @@ final class PeerPool {
 
     let eventLoop: any EventLoop
     private let configuration: PeerClientConfiguration
-    private let directory: PeerDirectory
+    let directory: PeerDirectory
     private let memory: TransferMemory
     private let onUnreachable: @Sendable (PeerID) -> Void
     private let makeClock: () -> StallAdjustedClock
     private let perPeerLimit: Int
     private let totalLimit: Int
-    private var slots: [PeerID: Slot] = [:]
+    private var slots: [PeerEndpoint: Slot] = [:]
     private var total = 0
     private var waiting = 0
     private var sweeper: RepeatedTask?
@@ -79,7 +83,7 @@ final class PeerPool {
     func acquire(_ waiter: PoolWaiter) {
         guard !isClosed else { return fail(waiter, .unreachable) }
         startSweeping()
-        if !waiter.needsFresh, let connection = popIdle(waiter.peer.id) {
+        if !waiter.needsFresh, let connection = popIdle(waiter.peer) {
             waiter.isDone = true
             let bound = NIOLoopBound((waiter, connection), eventLoop: eventLoop)
             eventLoop.execute { bound.value.0.ready(.success(bound.value.1)) }
@@ -87,19 +91,19 @@ final class PeerPool {
         }
         guard waiting < configuration.waitingRequests else { return fail(waiter, .overloaded) }
         waiting += 1
-        slots[waiter.peer.id, default: Slot()].waiters.append(waiter)
-        dialIfNeeded(waiter.peer, isUrgent: waiter.isUrgent)
+        slots[waiter.peer, default: Slot()].waiters.append(waiter)
+        dialIfNeeded(waiter)
     }
 
     /// The waiter no longer wants a connection.
     func cancel(_ waiter: PoolWaiter) {
         guard !waiter.isDone else { return }
         waiter.isDone = true
-        guard var slot = slots[waiter.peer.id] else { return }
+        guard var slot = slots[waiter.peer] else { return }
         if let index = slot.waiters.firstIndex(where: { $0 === waiter }) {
             slot.waiters.remove(at: index)
             waiting -= 1
-            slots[waiter.peer.id] = slot
+            slots[waiter.peer] = slot
         }
     }
 
@@ -116,56 +120,57 @@ final class PeerPool {
 
     // MARK: Dialling
 
-    private func dialIfNeeded(_ peer: Peer, isUrgent: Bool) {
-        let slot = slots[peer.id] ?? Slot()
+    private func dialIfNeeded(_ waiter: PoolWaiter) {
+        let peer = waiter.peer
+        let slot = slots[peer] ?? Slot()
         guard slot.dialling < slot.waiters.count, slot.open + slot.dialling < perPeerLimit else { return }
-        guard total < totalLimit || evictIdle(except: peer.id) else { return }
+        guard total < totalLimit || evictIdle(except: peer) else { return }
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         let loop = eventLoop
-        let permit = directory.mayDial(peer.id, isUrgent: isUrgent) { reached in
+        let permit = directory.mayDial(peer, isUrgent: waiter.isUrgent) { reached in
             loop.execute { bound.value.othersDialEnded(peer, reached: reached) }
         }
         switch permit {
-        case .dial: dial(peer)
-        case .wait: slots[peer.id]?.awaitsOthersDial = true
-        case .unreachable: failWaiters(of: peer.id)
+        case .dial: dial(peer, isObserved: waiter.isObserved)
+        case .wait: slots[peer]?.awaitsOthersDial = true
+        case .unreachable: failWaiters(of: peer)
         }
     }
 
-    private func dial(_ peer: Peer) {
-        slots[peer.id, default: Slot()].dialling += 1
+    private func dial(_ peer: PeerEndpoint, isObserved: Bool) {
+        slots[peer, default: Slot()].dialling += 1
         total += 1
         let dialer = Dialer(
-            peer: peer, addresses: directory.ordered(peer), port: configuration.port, memory: memory,
-            clock: makeClock(), eventLoop: eventLoop
-        ) { [self] result in dialEnded(peer, result) }
+            peer: peer, port: configuration.port, memory: memory, clock: makeClock(), eventLoop: eventLoop
+        ) { [self] connection in dialEnded(peer, isObserved: isObserved, connection) }
         dialer.start(timeout: configuration.dialTimeout)
     }
 
-    private func dialEnded(_ peer: Peer, _ result: (PeerConnection, IPAddress)?) {
-        slots[peer.id]?.dialling -= 1
-        let isAlive = directory.dialEnded(peer.id, reached: result?.1)
-        guard let (connection, _) = result else {
+    private func dialEnded(_ peer: PeerEndpoint, isObserved: Bool, _ connection: PeerConnection?) {
+        slots[peer]?.dialling -= 1
+        let isAlive = directory.dialEnded(peer, succeeded: connection != nil)
+        guard let connection else {
             total -= 1
-            if !isAlive { onUnreachable(peer.id) }
+            // An address that some node has only claimed says nothing about the identity.
+            if !isAlive, isObserved { onUnreachable(peer.id) }
             // Open connections serve the waiters, if there are any: one failed dial says little then.
-            if let slot = slots[peer.id], slot.open == 0, slot.dialling == 0 { failWaiters(of: peer.id) }
+            if let slot = slots[peer], slot.open == 0, slot.dialling == 0 { failWaiters(of: peer) }
             if waiting > 0 { serveStarved() }
             return
         }
-        slots[peer.id]?.open += 1
+        slots[peer]?.open += 1
         connection.pool = self
         guard !isClosed else { return connection.close() }
         becameIdle(connection)
         // The first of several connections permits the dials of the others.
-        if let next = slots[peer.id]?.waiters.first { dialIfNeeded(next.peer, isUrgent: next.isUrgent) }
+        if let next = slots[peer]?.waiters.first { dialIfNeeded(next) }
     }
 
-    private func othersDialEnded(_ peer: Peer, reached: Bool) {
-        guard let slot = slots[peer.id], slot.awaitsOthersDial else { return }
-        slots[peer.id]?.awaitsOthersDial = false
-        if !reached, slot.open == 0, slot.dialling == 0 { return failWaiters(of: peer.id) }
-        for waiter in slot.waiters { dialIfNeeded(waiter.peer, isUrgent: waiter.isUrgent) }
+    private func othersDialEnded(_ peer: PeerEndpoint, reached: Bool) {
+        guard let slot = slots[peer], slot.awaitsOthersDial else { return }
+        slots[peer]?.awaitsOthersDial = false
+        if !reached, slot.open == 0, slot.dialling == 0 { return failWaiters(of: peer) }
+        for waiter in slot.waiters { dialIfNeeded(waiter) }
     }
 
     // MARK: Connections
@@ -209,10 +214,10 @@ final class PeerPool {
         } else {
             slots[peer] = slot
         }
-        if let next { dialIfNeeded(next.peer, isUrgent: next.isUrgent) } else if waiting > 0 { serveStarved() }
+        if let next { dialIfNeeded(next) } else if waiting > 0 { serveStarved() }
     }
 
-    private func popIdle(_ peer: PeerID) -> PeerConnection? {
+    private func popIdle(_ peer: PeerEndpoint) -> PeerConnection? {
         // The most recently used one is the least likely to have been closed by the peer.
         while let connection = slots[peer]?.idle.popLast() {
             if connection.isIdle { return connection }
@@ -220,7 +225,7 @@ final class PeerPool {
         return nil
     }
 
-    private func popWaiter(_ peer: PeerID) -> PoolWaiter? {
+    private func popWaiter(_ peer: PeerEndpoint) -> PoolWaiter? {
         guard let waiter = slots[peer]?.waiters.popFirst() else { return nil }
         waiting -= 1
         return waiter
@@ -232,12 +237,12 @@ final class PeerPool {
             .sorted { $0.open + $0.dialling < $1.open + $1.dialling }
         for slot in starved {
             guard let waiter = slot.waiters.first else { continue }
-            dialIfNeeded(waiter.peer, isUrgent: waiter.isUrgent)
+            dialIfNeeded(waiter)
         }
     }
 
     /// Closes the connection that has been idle longest, to make room for one to another peer.
-    private func evictIdle(except peer: PeerID) -> Bool {
+    private func evictIdle(except peer: PeerEndpoint) -> Bool {
         let oldest = slots.filter { $0.key != peer }.compactMap(\.value.idle.first)
             .min { $0.idleSince < $1.idleSince }
         guard let oldest else { return false }
@@ -246,7 +251,7 @@ final class PeerPool {
         return true
     }
 
-    private func failWaiters(of peer: PeerID) {
+    private func failWaiters(of peer: PeerEndpoint) {
         while let waiter = popWaiter(peer) { fail(waiter, .unreachable) }
         if let slot = slots[peer], slot.open == 0, slot.dialling == 0 { slots[peer] = nil }
     }

@@ -24,11 +24,11 @@ final class PeerRequest: PeerConnectionUser {
         var isHead: Bool
         /// The value of `Range`; nil for all.
         var range: String?
-        /// The value of `Authorization`; nil for none.
+        /// The value of `Authorization`, sent only when the peer asks for it (RFC 9110 §11.4); nil for none.
         var authorization: String?
     }
 
-    let peer: Peer
+    let peer: PeerEndpoint
     /// When the request was sent, by its clock; nil while it waits for a connection.
     private(set) var sentAt: NIODeadline?
 
@@ -38,6 +38,7 @@ final class PeerRequest: PeerConnectionUser {
     private let message: Message
     private let pool: PeerPool
     private let configuration: PeerClientConfiguration
+    private let isObserved: Bool
     private let isUrgent: Bool
     private let clock: StallAdjustedClock
     weak var delegate: (any PeerRequestDelegate)?
@@ -46,14 +47,19 @@ final class PeerRequest: PeerConnectionUser {
     private var timer: DeadlineTimer?
     private var isOver = false
     private var wasRetried = false
+    private var sendsAuthorization = false
 
-    /// - Parameter isUrgent: whether there is no other peer to ask.
+    /// - Parameters:
+    ///   - isObserved: whether the router knows the peer's address first-hand.
+    ///   - isUrgent: whether there is no other peer to ask.
     init(
-        _ message: Message, to peer: Peer, isUrgent: Bool, pool: PeerPool, configuration: PeerClientConfiguration,
+        _ message: Message, to peer: PeerEndpoint, isObserved: Bool, isUrgent: Bool, pool: PeerPool,
+        configuration: PeerClientConfiguration,
         clock: StallAdjustedClock, delegate: any PeerRequestDelegate
     ) {
         self.message = message
         self.peer = peer
+        self.isObserved = isObserved
         self.isUrgent = isUrgent
         self.pool = pool
         self.configuration = configuration
@@ -84,7 +90,8 @@ final class PeerRequest: PeerConnectionUser {
     private func acquire(fresh: Bool) {
         // The dial has a deadline of its own; this one is for requests that wait behind others.
         setTimer(configuration.queueTimeout) { $0.fail(.overloaded) }
-        let waiter = PoolWaiter(peer: peer, isUrgent: isUrgent, needsFresh: fresh) { [weak self, pool] result in
+        let waiter = PoolWaiter(peer: peer, isObserved: isObserved, isUrgent: isUrgent, needsFresh: fresh) {
+            [weak self, pool] result in
             if let self {
                 acquired(result)
             } else if case .success(let connection) = result {
@@ -103,6 +110,7 @@ final class PeerRequest: PeerConnectionUser {
             if isOver { return pool.release(connection) }
             self.connection = connection
             sentAt = clock.now
+            sendsAuthorization = message.authorization != nil && pool.directory.hasChallenged(peer)
             setTimer(configuration.firstByteTimeout) { $0.fail(.firstByteTimeout) }
             connection.send(serialized(for: connection), isHead: message.isHead, for: self)
         case .failure(let failure):
@@ -122,7 +130,7 @@ final class PeerRequest: PeerConnectionUser {
             buffer.writeStaticString("\r\nRange: ")
             buffer.writeString(range)
         }
-        if let authorization = message.authorization {
+        if sendsAuthorization, let authorization = message.authorization {
             buffer.writeStaticString("\r\nAuthorization: ")
             buffer.writeString(authorization)
         }
@@ -150,7 +158,20 @@ final class PeerRequest: PeerConnectionUser {
         guard !isOver else { return }
         timer?.cancel()
         timer = nil
+        if head.status == 401, head.asksForBasicAuthentication, message.authorization != nil, !sendsAuthorization {
+            return authenticate()
+        }
         delegate?.request(self, received: head)
+    }
+
+    /// Sends the request again, with the credentials that the peer asks for.
+    private func authenticate() {
+        pool.directory.challenged(by: peer)
+        let connection = connection
+        self.connection = nil
+        sentAt = nil
+        connection?.cancel()
+        acquire(fresh: false)
     }
 
     func received(body: ByteBuffer) {

@@ -4,14 +4,14 @@ import NIOCore
 import OCIDistribution
 import PeerRoutingCore
 
-/// What past requests say of each peer: its load, latency, reachability, failures and mismatches.
+/// What past requests say of each peer at each address: load, latency, reachability, failures and mismatches.
 ///
 /// A value type without I/O. It is limited: the least recently used peers are dropped first, and mismatches expire.
 struct PeerStats: Sendable {
     /// Most peers.
     static let peerLimit = 4096
-    /// Most pairs of a peer and content of which it sent wrong bytes.
-    static let mismatchLimit = 4096
+    /// Most pairs of a peer and content for which it is not asked; the oldest is dropped.
+    static let exclusionLimit = 4096
     /// How long a mismatch counts, for the content and for the peer.
     static let mismatchAge: TimeAmount = .minutes(10)
     /// Proven mismatches within ``mismatchAge`` from which a peer is excluded from all content.
@@ -19,6 +19,9 @@ struct PeerStats: Sendable {
     /// How long a peer is deprioritized after a failure. Doubles with each time it is slow or truncates a body again before
     /// it has completed one, up to the upper bound.
     static let deprioritizedTime: ClosedRange<TimeAmount> = .seconds(5)...(.minutes(5))
+    /// How long a peer that stalled is not asked for the same content again: a client that comes back for the rest is sent
+    /// to the upstream registry, or to another peer.
+    static let stallAge: TimeAmount = .minutes(1)
     /// Failures of several transfers within this time count once.
     private static let failureWindow: TimeAmount = .seconds(1)
     /// The first and the longest pause after a failed dial.
@@ -32,6 +35,8 @@ struct PeerStats: Sendable {
         case slow
         /// It ended a body early, or its response was not acceptable.
         case truncated
+        /// It does not have what it announces.
+        case absent
     }
 
     private struct Entry {
@@ -42,6 +47,8 @@ struct PeerStats: Sendable {
         var lastFailedDial: NIODeadline?
         var unreachableUntil: NIODeadline?
         var deprioritizedUntil: NIODeadline?
+        /// Verified bodies to which it contributed.
+        var verifiedBodies = 0
         /// How often in a row it was slow or truncated a body, and when it last was.
         var failures = 0
         var lastFailure: NIODeadline?
@@ -54,60 +61,78 @@ struct PeerStats: Sendable {
         func isDeprioritized(now: NIODeadline) -> Bool { deprioritizedUntil.map { now < $0 } ?? false }
     }
 
-    /// Content of which a peer sent wrong bytes.
-    private struct Mismatch: Hashable {
-        var peer: PeerID
+    /// Content for which a peer is not asked, because it sent wrong bytes of it or stalled.
+    private struct Exclusion: Hashable {
+        var peer: PeerEndpoint
         var digest: Digest
     }
 
-    private var peers: [PeerID: Entry] = [:]
-    /// Until when a mismatch counts.
-    private var mismatches: [Mismatch: NIODeadline] = [:]
-    private var mismatchOrder: Deque<Mismatch> = []
+    private var peers: [PeerEndpoint: Entry] = [:]
+    private var exclusions: [Exclusion: NIODeadline] = [:]
+    private var exclusionOrder: Deque<Exclusion> = []
+    /// Until when identities that are new at an address are deprioritized, because others failed there.
+    private var deprioritizedAddresses: [IPAddress: NIODeadline] = [:]
 
     /// Whether a peer is asked for one piece of content.
     enum Eligibility: Sendable, Hashable {
         /// The lowest rank is asked first.
         case eligible(rank: Int)
-        /// It sent wrong bytes.
+        /// It sent wrong bytes, or stalled.
         case excluded
     }
 
     /// Whether a peer is asked for content, and its rank among those that are.
-    func eligibility(of peer: PeerID, for digest: Digest?, now: NIODeadline) -> Eligibility {
-        if let digest, let until = mismatches[Mismatch(peer: peer, digest: digest)], now < until { return .excluded }
-        guard let entry = peers[peer] else { return .eligible(rank: 0) }
-        if entry.mismatches.count(where: { now - $0 < Self.mismatchAge }) >= Self.exclusionThreshold {
+    ///
+    /// - Parameter isObserved: whether the router knows the address first-hand.
+    func eligibility(
+        of peer: PeerEndpoint, for digest: Digest?, isObserved: Bool = true, now: NIODeadline
+    ) -> Eligibility {
+        if let digest, let until = exclusions[Exclusion(peer: peer, digest: digest)], now < until { return .excluded }
+        let entry = peers[peer]
+        if let entry, entry.mismatches.count(where: { now - $0 < Self.mismatchAge }) >= Self.exclusionThreshold {
             return .excluded
         }
-        // The least used first; among equals the fastest.
-        var rank = min(entry.inUse, 1000) * 1000 + Int(min(entry.latency ?? 0, 500))
-        if entry.isDeprioritized(now: now) { rank += 10_000_000 }
-        if entry.openConnections == 0, let until = entry.unreachableUntil, now < until { rank += 100_000_000 }
+        // The least used first; among equals the fastest. A peer that has not proved itself comes after one that has, unless
+        // that one is busy: so that new peers get requests, too.
+        var rank = min(entry?.inUse ?? 0, 1000) * 1000 + Int(min(entry?.latency ?? 0, 500))
+        if !isProven(peer) { rank += isObserved ? 1500 : 3500 }
+        if isDeprioritized(peer, isObserved: isObserved, now: now) { rank += 10_000_000 }
+        if let entry, entry.openConnections == 0, let until = entry.unreachableUntil, now < until {
+            rank += 100_000_000
+        }
         return .eligible(rank: rank)
     }
 
-    /// Whether a peer is deprioritized for a recent failure.
-    func isDeprioritized(_ peer: PeerID, now: NIODeadline) -> Bool {
-        peers[peer]?.isDeprioritized(now: now) ?? false
+    /// Whether a peer is deprioritized for a recent failure: its own, or one of another identity at the same address as long
+    /// as nothing speaks for this one.
+    func isDeprioritized(_ peer: PeerEndpoint, isObserved: Bool = true, now: NIODeadline) -> Bool {
+        if peers[peer]?.isDeprioritized(now: now) ?? false { return true }
+        guard !isObserved, !isProven(peer), let until = deprioritizedAddresses[peer.address] else { return false }
+        return now < until
     }
 
+    /// Whether the peer has contributed to a verified body.
+    func isProven(_ peer: PeerEndpoint) -> Bool { verifiedBodies(peer) > 0 }
+
+    /// Verified bodies to which the peer has contributed.
+    func verifiedBodies(_ peer: PeerEndpoint) -> Int { peers[peer]?.verifiedBodies ?? 0 }
+
     /// Whether a connection to a peer is open.
-    func isConnected(_ peer: PeerID) -> Bool { (peers[peer]?.openConnections ?? 0) > 0 }
+    func isConnected(_ peer: PeerEndpoint) -> Bool { (peers[peer]?.openConnections ?? 0) > 0 }
 
     /// Requests under way to a peer.
-    func inUse(_ peer: PeerID) -> Int { peers[peer]?.inUse ?? 0 }
+    func inUse(_ peer: PeerEndpoint) -> Int { peers[peer]?.inUse ?? 0 }
 
     /// A request to the peer has started.
-    mutating func requestStarted(_ peer: PeerID, now: NIODeadline) { update(peer, now) { $0.inUse += 1 } }
+    mutating func requestStarted(_ peer: PeerEndpoint, now: NIODeadline) { update(peer, now) { $0.inUse += 1 } }
 
     /// A request to the peer has ended.
-    mutating func requestEnded(_ peer: PeerID, now: NIODeadline) {
+    mutating func requestEnded(_ peer: PeerEndpoint, now: NIODeadline) {
         update(peer, now) { $0.inUse = max(0, $0.inUse - 1) }
     }
 
     /// Records the time to first byte of an accepted response.
-    mutating func recordLatency(_ peer: PeerID, _ time: TimeAmount, now: NIODeadline) {
+    mutating func recordLatency(_ peer: PeerEndpoint, _ time: TimeAmount, now: NIODeadline) {
         update(peer, now) { entry in
             let milliseconds = Double(max(time.nanoseconds, 0)) / 1_000_000
             entry.latency = entry.latency.map { $0 * 0.8 + milliseconds * 0.2 } ?? milliseconds
@@ -115,42 +140,73 @@ struct PeerStats: Sendable {
     }
 
     /// Records a failure: the peer is deprioritized for a while.
-    mutating func recordFailure(_ peer: PeerID, _ failure: Failure, now: NIODeadline) {
+    ///
+    /// - Parameter isObserved: whether the router knows the address first-hand. If not, and the peer has not proved itself,
+    ///   other identities at this address, of which the same holds, are deprioritized with it.
+    mutating func recordFailure(
+        _ peer: PeerEndpoint, _ failure: Failure, isObserved: Bool = true, now: NIODeadline
+    ) {
         update(peer, now) { entry in
-            if failure != .busy, entry.lastFailure.map({ now - $0 >= Self.failureWindow }) ?? true {
+            // A peer that has proved itself may have removed content whose announcement is still in the network.
+            let isMild = failure == .busy || (failure == .absent && entry.verifiedBodies > 0)
+            if !isMild, entry.lastFailure.map({ now - $0 >= Self.failureWindow }) ?? true {
                 entry.failures = min(entry.failures + 1, 16)
                 entry.lastFailure = now
             }
-            let doublings = failure == .busy ? 0 : max(0, entry.failures - 1)
+            let doublings = isMild ? 0 : max(0, entry.failures - 1)
             let time = min(
                 Self.deprioritizedTime.lowerBound.nanoseconds << Int64(doublings),
                 Self.deprioritizedTime.upperBound.nanoseconds)
             entry.deprioritizedUntil = max(entry.deprioritizedUntil ?? now, now + .nanoseconds(time))
         }
+        guard failure != .busy, !isObserved, !isProven(peer), let until = peers[peer]?.deprioritizedUntil else {
+            return
+        }
+        if deprioritizedAddresses.count >= Self.peerLimit {
+            deprioritizedAddresses = deprioritizedAddresses.filter { now < $0.value }
+            if deprioritizedAddresses.count >= Self.peerLimit { deprioritizedAddresses.removeAll() }
+        }
+        deprioritizedAddresses[peer.address] = max(deprioritizedAddresses[peer.address] ?? now, until)
     }
 
     /// Records that the peer sent a body to its end.
-    mutating func recordCompletion(_ peer: PeerID, now: NIODeadline) {
-        update(peer, now) { $0.failures = 0 }
+    ///
+    /// - Parameter isVerified: whether the body was verified.
+    mutating func recordCompletion(_ peer: PeerEndpoint, isVerified: Bool, now: NIODeadline) {
+        update(peer, now) { entry in
+            entry.failures = 0
+            if isVerified { entry.verifiedBodies = min(entry.verifiedBodies + 1, 1_000_000) }
+        }
     }
 
     /// Records that a body with bytes of the peer did not match its digest.
     ///
     /// - Parameter isProven: whether all bytes were this peer's. Only then it counts against the peer in general.
-    mutating func recordMismatch(_ peer: PeerID, digest: Digest?, isProven: Bool, now: NIODeadline) {
-        if let digest {
-            let mismatch = Mismatch(peer: peer, digest: digest)
-            if mismatches.updateValue(now + Self.mismatchAge, forKey: mismatch) == nil {
-                mismatchOrder.append(mismatch)
-            }
-            while mismatchOrder.count > Self.mismatchLimit, let oldest = mismatchOrder.popFirst() {
-                mismatches[oldest] = nil
-            }
-        }
+    mutating func recordMismatch(_ peer: PeerEndpoint, digest: Digest?, isProven: Bool, now: NIODeadline) {
+        if let digest { exclude(peer, from: digest, until: now + Self.mismatchAge) }
         guard isProven else { return }
         update(peer, now) { entry in
+            entry.verifiedBodies = 0
             entry.mismatches.append(now)
             if entry.mismatches.count > Self.exclusionThreshold { entry.mismatches.removeFirst() }
+        }
+    }
+
+    /// Records that the peer sent too little of the content: it is not asked for the same again for ``stallAge``.
+    mutating func recordStall(_ peer: PeerEndpoint, digest: Digest?, isObserved: Bool = true, now: NIODeadline) {
+        recordFailure(peer, .slow, isObserved: isObserved, now: now)
+        if let digest { exclude(peer, from: digest, until: now + Self.stallAge) }
+    }
+
+    private mutating func exclude(_ peer: PeerEndpoint, from digest: Digest, until: NIODeadline) {
+        let exclusion = Exclusion(peer: peer, digest: digest)
+        if let earlier = exclusions.updateValue(until, forKey: exclusion) {
+            exclusions[exclusion] = max(earlier, until)
+            return
+        }
+        exclusionOrder.append(exclusion)
+        while exclusionOrder.count > Self.exclusionLimit, let oldest = exclusionOrder.popFirst() {
+            exclusions[oldest] = nil
         }
     }
 
@@ -173,7 +229,7 @@ struct PeerStats: Sendable {
     ///
     /// - Parameter isUrgent: whether it is the last candidate of a request; then the pause is at most
     ///   ``urgentDialPause``.
-    mutating func mayDial(_ peer: PeerID, isUrgent: Bool, now: NIODeadline) -> DialPermit {
+    mutating func mayDial(_ peer: PeerEndpoint, isUrgent: Bool, now: NIODeadline) -> DialPermit {
         var permit = DialPermit.dial
         update(peer, now) { entry in
             if entry.openConnections > 0 { return }
@@ -194,7 +250,7 @@ struct PeerStats: Sendable {
     }
 
     /// A dial has ended. Counts an open connection when it succeeded.
-    mutating func dialEnded(_ peer: PeerID, succeeded: Bool, now: NIODeadline) {
+    mutating func dialEnded(_ peer: PeerEndpoint, succeeded: Bool, now: NIODeadline) {
         update(peer, now) { entry in
             entry.isDialling = false
             if succeeded {
@@ -217,7 +273,7 @@ struct PeerStats: Sendable {
     }
 
     /// A connection has closed.
-    mutating func connectionClosed(_ peer: PeerID, now: NIODeadline) {
+    mutating func connectionClosed(_ peer: PeerEndpoint, now: NIODeadline) {
         update(peer, now) { $0.openConnections = max(0, $0.openConnections - 1) }
     }
 
@@ -226,7 +282,7 @@ struct PeerStats: Sendable {
     /// Peers with an entry.
     var count: Int { peers.count }
 
-    private mutating func update(_ peer: PeerID, _ now: NIODeadline, _ change: (inout Entry) -> Void) {
+    private mutating func update(_ peer: PeerEndpoint, _ now: NIODeadline, _ change: (inout Entry) -> Void) {
         if peers[peer] == nil, peers.count >= Self.peerLimit { makeRoom() }
         var entry = peers[peer] ?? Entry(lastUsed: now)
         entry.lastUsed = now
@@ -243,13 +299,14 @@ struct PeerStats: Sendable {
     }
 }
 
-/// The ``PeerStats`` shared by all event loops, with what else they share of a peer: the address that was reached last, and
-/// who waits for a dial of another event loop.
+/// The ``PeerStats`` shared by all event loops, with the requests that wait for a dial of another event
+/// loop, and the peers that ask for credentials.
 final class PeerDirectory: Sendable {
     private struct State {
         var stats = PeerStats()
-        var waiting: [PeerID: [@Sendable (Bool) -> Void]] = [:]
-        var addresses: [PeerID: IPAddress] = [:]
+        var waiting: [PeerEndpoint: [@Sendable (Bool) -> Void]] = [:]
+        /// Peers that have asked for credentials. At most as many as ``PeerStats/peerLimit``; then it is emptied.
+        var challengers: Set<PeerEndpoint> = []
     }
 
     private let state = NIOLockedValueBox(State())
@@ -261,10 +318,21 @@ final class PeerDirectory: Sendable {
         state.withLockedValue { body(&$0.stats) }
     }
 
+    /// Whether a peer has asked for credentials.
+    func hasChallenged(_ peer: PeerEndpoint) -> Bool { state.withLockedValue { $0.challengers.contains(peer) } }
+
+    /// A peer asks for credentials.
+    func challenged(by peer: PeerEndpoint) {
+        state.withLockedValue { state in
+            if state.challengers.count >= PeerStats.peerLimit { state.challengers.removeAll() }
+            state.challengers.insert(peer)
+        }
+    }
+
     /// Whether to dial a peer; for ``PeerStats/DialPermit/wait``, `whenDecided` is called once, on any thread, with whether
     /// the peer was reached.
     func mayDial(
-        _ peer: PeerID, isUrgent: Bool, whenDecided: @escaping @Sendable (Bool) -> Void
+        _ peer: PeerEndpoint, isUrgent: Bool, whenDecided: @escaping @Sendable (Bool) -> Void
     ) -> PeerStats.DialPermit {
         state.withLockedValue { state in
             let permit = state.stats.mayDial(peer, isUrgent: isUrgent, now: .now())
@@ -275,30 +343,13 @@ final class PeerDirectory: Sendable {
 
     /// A dial has ended.
     ///
-    /// - Parameter address: the address that was reached; nil if none was.
     /// - Returns: whether a connection to the peer is open, on any event loop.
-    func dialEnded(_ peer: PeerID, reached address: IPAddress?) -> Bool {
+    func dialEnded(_ peer: PeerEndpoint, succeeded: Bool) -> Bool {
         let (waiting, isAlive) = state.withLockedValue { state in
-            state.stats.dialEnded(peer, succeeded: address != nil, now: .now())
-            if let address {
-                // Limited as the statistics are, by emptying it.
-                if state.addresses.count >= PeerStats.peerLimit { state.addresses.removeAll() }
-                state.addresses[peer] = address
-            }
+            state.stats.dialEnded(peer, succeeded: succeeded, now: .now())
             return (state.waiting.removeValue(forKey: peer) ?? [], state.stats.isConnected(peer))
         }
-        for decided in waiting { decided(address != nil) }
+        for decided in waiting { decided(succeeded) }
         return isAlive
-    }
-
-    /// The addresses of a peer, the one that was reached last first.
-    func ordered(_ peer: Peer) -> [IPAddress] {
-        guard peer.addresses.count > 1, let best = state.withLockedValue({ $0.addresses[peer.id] }),
-            let index = peer.addresses.firstIndex(of: best)
-        else { return peer.addresses }
-        var addresses = peer.addresses
-        addresses.remove(at: index)
-        addresses.insert(best, at: 0)
-        return addresses
     }
 }

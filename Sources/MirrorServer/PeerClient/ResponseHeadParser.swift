@@ -91,6 +91,8 @@ struct ResponseHeadParser: Sendable {
             head.contentRange = String(decoding: value, as: UTF8.self)
         case 16 where equalsIgnoringCase(name, "content-encoding"):
             if !equalsIgnoringCase(value, "identity") { head.isContentEncoded = true }
+        case 16 where equalsIgnoringCase(name, "www-authenticate"):
+            if value.count >= 5, equalsIgnoringCase(value.prefix(5), "basic") { head.asksForBasicAuthentication = true }
         case 21 where equalsIgnoringCase(name, "docker-content-digest"):
             guard head.digest == nil else { throw .repeatedField("Docker-Content-Digest") }
             head.digest = String(decoding: value, as: UTF8.self)
@@ -116,6 +118,8 @@ struct PeerResponseHead: Sendable, Hashable {
     var isContentEncoded = false
     /// Whether the body has a transfer coding, which is not decoded: such a response is rejected.
     var isTransferEncoded = false
+    /// Whether `WWW-Authenticate` has a challenge for basic authentication (RFC 7617 §2).
+    var asksForBasicAuthentication = false
     /// Whether the peer keeps the connection open after this response.
     var keepsConnection = true
 

@@ -137,9 +137,11 @@ final class MirrorCluster: Sendable {
         return (text.split(separator: " ").dropFirst().first.flatMap { Double($0) } ?? 0) * 4096 / 1_048_576
     }
 
-    /// How often the node carried a transfer on with another peer.
+    /// How often a peer interrupted a transfer of the node, or another one took over.
     var resumes: Int {
-        LogLine.all(in: node.errors).count { $0.message == "transfer carries on with another peer" }
+        LogLine.all(in: node.errors).count {
+            $0.message == "a peer interrupted a transfer" || $0.message == "a peer takes over from a slow one"
+        }
     }
 
     /// The target of a blob.

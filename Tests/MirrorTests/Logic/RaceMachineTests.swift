@@ -254,4 +254,29 @@ import Testing
         #expect(running.isEmpty)
         #expect(starts <= attempts * 4)
     }
+
+    /// Candidates with the same first letter have the same address.
+    private func spreadRace(attempts: Int = 3) -> Race {
+        Race(limits: .init(attempts: attempts), isSameSource: { $0.first == $1.first }, rank: { _ in 0 })
+    }
+
+    @Test func attemptsAreSpreadOverSources() {
+        var race = spreadRace()
+        #expect(race.found(["a1", "a2", "a3", "b1"], now: at(0), hedgeDelay: hedge) == [.start(0, "a1")])
+        #expect(race.failed(0, .refused, now: at(1), hedgeDelay: hedge) == [.start(1, "b1")])
+        #expect(race.failed(1, .refused, now: at(2), hedgeDelay: hedge) == [.start(2, "a2")])
+        // The rest of the source is not asked.
+        #expect(race.failed(2, .refused, now: at(3), hedgeDelay: hedge) == [])
+        #expect(race.lookupEnded(now: at(4), hedgeDelay: hedge) == [.fail(.exhausted)])
+    }
+
+    @Test func oneSourceDoesNotUseUpTheAttempts() {
+        var race = spreadRace(attempts: 2)
+        #expect(race.found(["a1", "a2", "a3", "a4", "a5"], now: at(0), hedgeDelay: hedge) == [.start(0, "a1")])
+        #expect(race.failed(0, .refused, now: at(1), hedgeDelay: hedge) == [.start(1, "a2")])
+        #expect(race.failed(1, .refused, now: at(1), hedgeDelay: hedge) == [])
+        // Found late, after the others have failed.
+        #expect(race.found(["b1"], now: at(15), hedgeDelay: hedge) == [.start(2, "b1")])
+        #expect(race.answered(2) == [.raceWon(2, "b1")])
+    }
 }

@@ -36,6 +36,8 @@ enum Fault: String, CaseIterable, Sendable {
     case status500
     case status404
     case busy
+    /// 401 unless the request has credentials.
+    case asksForCredentials
     /// `text/html`.
     case wrongType
     /// `Docker-Content-Digest` of something else.
@@ -290,6 +292,11 @@ private final class FaultyHandler: ChannelInboundHandler {
         case .status404:
             return send(
                 context, status: "404 Not Found", fields: ["Content-Length: 4"], ByteBuffer(string: "none"), isHead)
+        case .asksForCredentials where !head.lowercased().contains("\r\nauthorization:"):
+            return send(
+                context, status: "401 Unauthorized",
+                fields: ["WWW-Authenticate: Basic realm=\"spegel\"", "Content-Length: 2"], ByteBuffer(string: "no"),
+                isHead)
         case .busy:
             return send(context, status: "503 Busy", fields: ["Content-Length: 4"], ByteBuffer(string: "busy"), isHead)
         case .garbage:

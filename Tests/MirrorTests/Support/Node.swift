@@ -24,6 +24,7 @@ struct Node: Sendable {
         configuration.peers.queueTimeout = .seconds(60)
         configuration.peers.firstByteTimeout = .seconds(60)
         configuration.peers.progressTimeout = .seconds(60)
+        configuration.peers.slowBodyWindow = .seconds(60)
         configuration.manifestTimeout = .seconds(120)
         configuration.blobTimeout = .seconds(120)
         return configuration

@@ -28,6 +28,15 @@ func unusedAddress() -> IPAddress {
 }
 
 /// A peer whose identity is derived from a number.
-func peer(_ number: UInt8, _ addresses: [IPAddress] = [.loopbackV4]) throws -> Peer {
-    try Peer(id: NodeIdentity(seed: [UInt8](repeating: number, count: 32)).peerID, addresses: addresses)
+///
+/// - Parameter isObserved: whether the router knows its addresses first-hand, or only as a claim.
+func peer(_ number: UInt8, _ addresses: [IPAddress] = [.loopbackV4], isObserved: Bool = true) throws -> Peer {
+    try Peer(
+        id: NodeIdentity(seed: [UInt8](repeating: number, count: 32)).peerID, addresses: addresses,
+        observedAddresses: isObserved ? addresses : [])
+}
+
+/// A peer at an address of its own.
+func endpoint(_ number: UInt8, _ address: IPAddress? = nil) throws -> PeerEndpoint {
+    try PeerEndpoint(id: peer(number).id, address: address ?? .v4(0x7f02_0000 + UInt32(number)))
 }

@@ -12,7 +12,7 @@ protocol PeerRaceDelegate: AnyObject {
     /// No peer gave an acceptable response.
     ///
     /// - Parameter isCachedLookup: whether the candidates came from an earlier lookup, which is invalidated now.
-    func raceFailed(_ reason: RaceMachine<PeerID>.FailureReason, isCachedLookup: Bool)
+    func raceFailed(_ reason: RaceMachine<PeerEndpoint>.FailureReason, isCachedLookup: Bool)
     /// A peer states another length of the content than that of the body under way.
     func raceSawLengthMismatch()
 }
@@ -23,7 +23,7 @@ protocol PeerRaceDelegate: AnyObject {
 /// Confined to its event loop; `Sendable` only so that it can be carried back there.
 final class PeerRace: @unchecked Sendable {
     private struct Attempt {
-        let id: RaceMachine<PeerID>.AttemptID
+        let id: RaceMachine<PeerEndpoint>.AttemptID
         let request: PeerRequest
         let startedAt: NIODeadline
         /// The response that was accepted.
@@ -32,6 +32,9 @@ final class PeerRace: @unchecked Sendable {
         /// The time since the request was sent, or waits for a connection.
         func duration(now: NIODeadline) -> TimeAmount { now - (request.sentAt ?? startedAt) }
     }
+
+    /// How long a peer may take to answer without being blamed when the request's deadline passes.
+    private static let answerTime: TimeAmount = .milliseconds(250)
 
     private let request: MissRequest
     private let key: String
@@ -43,7 +46,7 @@ final class PeerRace: @unchecked Sendable {
     weak var delegate: (any PeerRaceDelegate)?
 
     /// The current race.
-    private var machine = RaceMachine<PeerID>(limits: .init(attempts: 1)) { _ in 0 }
+    private var machine = RaceMachine<PeerEndpoint>(limits: .init(attempts: 1)) { _ in 0 }
     private var attempts: [Attempt] = []
     private(set) var candidates = Candidates()
     /// What responses are judged by.
@@ -51,6 +54,8 @@ final class PeerRace: @unchecked Sendable {
     /// The lookup under way: its subscription, or nil when the result is complete.
     private var subscription: UInt64?
     private var isCachedLookup = false
+    /// The peer whose body is received during this race, if one is to take over from it.
+    private var slowSource: PeerEndpoint?
     /// Whether the duration of the first lookup was recorded.
     private var isResolved = false
     /// The size of the content that a peer stated for a range outside of it.
@@ -75,20 +80,18 @@ final class PeerRace: @unchecked Sendable {
     /// - Parameters:
     ///   - lookupTimeout: how long the lookup is waited for, once it has started.
     ///   - deadline: when the race fails in any case.
-    func start(_ plan: TransferPlan, lookupTimeout: Duration, deadline: NIODeadline?) {
+    ///   - slowSource: the peer whose body is still received, from which another one is to take over; nil for none.
+    func start(
+        _ plan: TransferPlan, lookupTimeout: Duration, deadline: NIODeadline?,
+        takingOverFrom slowSource: PeerEndpoint? = nil
+    ) {
+        cancel()
         self.plan = plan
-        let (directory, digest) = (context.directory, request.distribution.digest)
-        machine = RaceMachine(limits: .init(attempts: context.configuration.resolveRetries, deadline: deadline)) {
-            peer in
-            directory.withStats { stats in
-                if case .eligible(let rank) = stats.eligibility(of: peer, for: digest, now: .now()) {
-                    rank
-                } else {
-                    .max
-                }
-            }
-        }
-        unsubscribe()
+        self.slowSource = slowSource
+        machine = RaceMachine(
+            limits: .init(attempts: context.configuration.resolveRetries, deadline: deadline),
+            isSameSource: { $0.address == $1.address },
+            rank: { [unowned self] in rank($0) })
         let snapshot = context.lookup.find(
             key,
             ProviderLookup.Subscriber(
@@ -102,9 +105,14 @@ final class PeerRace: @unchecked Sendable {
         schedule()
     }
 
-    /// Ends the race and all attempts.
+    /// Ends the race and all attempts for good.
     func stop() {
         delegate = nil
+        cancel()
+    }
+
+    /// Ends the race and all attempts.
+    func cancel() {
         timer.cancel()
         unsubscribe()
         _ = machine.cancel()
@@ -117,11 +125,27 @@ final class PeerRace: @unchecked Sendable {
 
     /// The request that won has ended, in whatever way.
     func requestEnded(_ request: PeerRequest) {
-        context.directory.withStats { $0.requestEnded(request.peer.id, now: .now()) }
+        context.directory.withStats { $0.requestEnded(request.peer, now: .now()) }
     }
 
-    /// The winner ended the body early.
-    func bodyTruncated(by peer: PeerID) { candidates.truncated(by: peer) }
+    /// The winner ended the body early, or was slow.
+    func bodyTruncated(by peer: PeerEndpoint) {
+        candidates.bodyTruncated(by: peer)
+        recordFailure(of: peer, .truncated)
+    }
+
+    /// The winner was so slow that another peer has taken over.
+    func wasSlow(_ peer: PeerEndpoint) {
+        candidates.bodyTruncated(by: peer)
+        recordFailure(of: peer, .slow)
+    }
+
+    /// The winner sent too little: it is not asked for this content again.
+    func stalled(_ peer: PeerEndpoint) {
+        candidates.exclude(peer)
+        let (digest, isObserved) = (digest, candidates.isObserved(peer))
+        context.directory.withStats { $0.recordStall(peer, digest: digest, isObserved: isObserved, now: .now()) }
+    }
 
     /// The body is dropped: the peers whose bytes it has are not asked again.
     func excludeBodySources() { candidates.excludeBodySources() }
@@ -130,6 +154,25 @@ final class PeerRace: @unchecked Sendable {
     func adopt(_ candidates: Candidates) {
         self.candidates = candidates
         isResolved = true
+    }
+
+    // MARK: Statistics
+
+    /// The digest that is asked for, or that a peer has stated for the tag.
+    private var digest: Digest? { plan?.expectation.digest ?? request.distribution.digest }
+
+    private func rank(_ peer: PeerEndpoint) -> Int {
+        let (digest, isObserved) = (digest, candidates.isObserved(peer))
+        let eligibility = context.directory.withStats {
+            $0.eligibility(of: peer, for: digest, isObserved: isObserved, now: .now())
+        }
+        if case .eligible(let rank) = eligibility { return rank }
+        return 1_000_000_000
+    }
+
+    private func recordFailure(of peer: PeerEndpoint, _ failure: PeerStats.Failure) {
+        let isObserved = candidates.isObserved(peer)
+        context.directory.withStats { $0.recordFailure(peer, failure, isObserved: isObserved, now: .now()) }
     }
 
     // MARK: Lookup
@@ -144,14 +187,21 @@ final class PeerRace: @unchecked Sendable {
     private func found(_ found: [Peer]) {
         guard isRacing, !found.isEmpty else { return }
         resolved()
-        let (digest, now) = (request.distribution.digest, NIODeadline.now())
+        let (digest, now) = (digest, NIODeadline.now())
         let localPeer = context.router.localPeer.id
-        let (added, deprioritized) = context.directory.withStats { stats in
-            let added = candidates.add(found, localPeer: localPeer) {
-                stats.eligibility(of: $0, for: digest, now: now) != .excluded
+        let policy = context.configuration.peers.addressPolicy
+        var (added, deprioritized) = context.directory.withStats { stats in
+            let added = candidates.add(found, localPeer: localPeer, policy: policy) {
+                stats.eligibility(of: $0, for: digest, isObserved: $1, now: now) != .excluded
             }
-            return (added, Set(added.filter { stats.isDeprioritized($0, now: now) }))
+            let deprioritized = added.filter {
+                stats.isDeprioritized($0, isObserved: candidates.isObserved($0), now: now)
+            }
+            return (added, Set(deprioritized))
         }
+        if let slowSource { added.removeAll { !candidates.mayTakeOver($0, from: slowSource) } }
+        // The first to announce themselves are not the first to be asked.
+        added.shuffle()
         perform {
             $0.found(added, now: $1, hedgeDelay: $2) {
                 candidates.preference(of: $0, isDeprioritized: deprioritized.contains($0))
@@ -187,14 +237,16 @@ final class PeerRace: @unchecked Sendable {
 
     /// Reports an event to the machine and carries out what it decides.
     private func perform(
-        _ event: (inout RaceMachine<PeerID>, NIODeadline, (Int) -> TimeAmount) -> [RaceMachine<PeerID>.Action]
+        _ event: (inout RaceMachine<PeerEndpoint>, NIODeadline, (Int) -> TimeAmount) -> [RaceMachine<PeerEndpoint>
+            .Action]
     ) {
         guard isRacing else { return }
         let actions = event(&machine, clock.now) { [loop] in loop.latency.hedgeDelay(concurrent: $0, now: .now()) }
+        let isTooLate = actions.contains(.fail(.deadline))
         for action in actions {
             switch action {
             case .start(let id, let peer): startAttempt(id, peer)
-            case .cancel(let id): removeAttempt { $0.id == id }?.request.cancel()
+            case .cancel(let id): cancelAttempt(id, isTooLate: isTooLate)
             case .raceWon(let id, _): raceWon(id)
             case .fail(let reason): raceFailed(reason)
             }
@@ -202,19 +254,30 @@ final class PeerRace: @unchecked Sendable {
         schedule()
     }
 
-    private func startAttempt(_ id: RaceMachine<PeerID>.AttemptID, _ peerID: PeerID) {
-        guard let peer = candidates[peerID], let plan else { return }
+    /// - Parameter isTooLate: whether the deadline has passed: a peer that had time to answer has failed.
+    private func cancelAttempt(_ id: RaceMachine<PeerEndpoint>.AttemptID, isTooLate: Bool) {
+        guard let attempt = removeAttempt({ $0.id == id }) else { return }
+        attempt.request.cancel()
+        guard isTooLate, let sentAt = attempt.request.sentAt, clock.now - sentAt >= Self.answerTime else { return }
+        context.metrics.peerFailed("timeout")
+        recordFailure(of: attempt.request.peer, .slow)
+    }
+
+    private func startAttempt(_ id: RaceMachine<PeerEndpoint>.AttemptID, _ peer: PeerEndpoint) {
+        guard let plan else { return }
         if !attempts.isEmpty { context.metrics.hedges.increment() }
         context.metrics.attempts.increment()
         let isLastCandidate = candidates.isLastOne || !machine.hasWaiting
         let attempt = PeerRequest(
             PeerRequest.Message(
                 uri: request.distribution.uri, isHead: request.isHead, range: plan.nextRange?.description,
-                authorization: context.authorization),
-            to: peer, isUrgent: isLastCandidate, pool: loop.pool, configuration: context.configuration.peers,
+                // Only where the router itself has met the peer, and there only when it asks for them.
+                authorization: candidates.isObserved(peer) ? context.authorization : nil),
+            to: peer, isObserved: candidates.isObserved(peer), isUrgent: isLastCandidate, pool: loop.pool,
+            configuration: context.configuration.peers,
             clock: clock, delegate: self)
         attempts.append(Attempt(id: id, request: attempt, startedAt: clock.now))
-        context.directory.withStats { $0.requestStarted(peerID, now: .now()) }
+        context.directory.withStats { $0.requestStarted(peer, now: .now()) }
         attempt.start()
     }
 
@@ -226,14 +289,12 @@ final class PeerRace: @unchecked Sendable {
     }
 
     private func attemptFailed(
-        _ request: PeerRequest, _ failure: RaceMachine<PeerID>.AttemptFailure, reason: String,
+        _ request: PeerRequest, _ failure: RaceMachine<PeerEndpoint>.AttemptFailure, reason: String,
         recordedAs recorded: PeerStats.Failure? = nil
     ) {
         guard let attempt = removeAttempt({ $0.request === request }) else { return }
         request.cancel()
-        if let recorded {
-            context.directory.withStats { $0.recordFailure(request.peer.id, recorded, now: .now()) }
-        }
+        if let recorded { recordFailure(of: request.peer, recorded) }
         context.metrics.peerFailed(reason)
         if failure != .unreachable { loop.latency.record(attempt.duration(now: clock.now), now: .now()) }
         candidates.attemptFailed()
@@ -242,20 +303,20 @@ final class PeerRace: @unchecked Sendable {
 
     // MARK: Outcome
 
-    private func raceWon(_ id: RaceMachine<PeerID>.AttemptID) {
+    private func raceWon(_ id: RaceMachine<PeerEndpoint>.AttemptID) {
         guard let index = attempts.firstIndex(where: { $0.id == id }), let (head, acceptance) = attempts[index].response
         else { return }
         // The winner's request stays in the statistics until the transfer reports its end.
         let request = attempts.remove(at: index).request
         unsubscribe()
         timer.cancel()
-        candidates.addBodySource(request.peer.id)
+        candidates.addBodySource(request.peer)
         delegate?.raceWon(by: request, head, acceptance)
     }
 
-    private func raceFailed(_ reason: RaceMachine<PeerID>.FailureReason) {
+    private func raceFailed(_ reason: RaceMachine<PeerEndpoint>.FailureReason) {
         // The next request must not try the same peers again.
-        if reason == .exhausted || isCachedLookup { context.lookup.invalidate(key) }
+        if slowSource == nil, reason == .exhausted || isCachedLookup { context.lookup.invalidate(key) }
         resolved()
         delegate?.raceFailed(reason, isCachedLookup: isCachedLookup)
     }
@@ -269,7 +330,7 @@ extension PeerRace: PeerRequestDelegate {
             let time = attempts[index].duration(now: clock.now)
             loop.latency.record(time, now: .now())
             context.metrics.firstByte.recordNanoseconds(time.nanoseconds)
-            context.directory.withStats { $0.recordLatency(request.peer.id, time, now: .now()) }
+            context.directory.withStats { $0.recordLatency(request.peer, time, now: .now()) }
             attempts[index].response = (head, acceptance)
             let id = attempts[index].id
             perform { machine, _, _ in machine.answered(id) }
@@ -281,10 +342,11 @@ extension PeerRace: PeerRequestDelegate {
         case .reject(let rejection):
             context.logger.debug(
                 "response of a peer rejected",
-                metadata: ["key": "\(key)", "peer": "\(request.peer.id)", "reason": "\(rejection)"])
+                metadata: ["key": "\(key)", "peer": "\(request.peer)", "reason": "\(rejection)"])
             if rejection.isLengthMismatch, !candidates.bodySources.isEmpty { delegate?.raceSawLengthMismatch() }
             attemptFailed(
-                request, .refused, reason: rejection.label, recordedAs: rejection == .status(404) ? nil : .truncated)
+                request, .refused, reason: rejection.label,
+                recordedAs: rejection == .status(404) ? .absent : .truncated)
         }
     }
 

@@ -7,12 +7,18 @@ import NIOCore
 /// cancelled. The race fails only when no attempt is under way, no candidate is left, and the lookup has ended or timed
 /// out: an attempt under way is always waited for, within its own deadlines and the race's.
 ///
+/// Attempts are spread over the sources of the candidates (their addresses): another candidate of a source that was tried is
+/// tried after those of others, at most ``Limits/attemptsPerSource`` times, and does not count towards the limit of attempts.
+/// So a machine with many identities cannot use up the attempts of a request.
+///
 /// A value type without I/O: report events, carry out the returned actions. `Candidate` identifies a peer.
 struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
     struct Limits: Sendable {
-        /// Most attempts that reach a peer. Attempts that end before a connection exists cost little and do not count,
-        /// but four times as many is the most of all.
+        /// Most sources that are asked. Attempts that end before a connection exists cost little and do not count, but four
+        /// times as many is the most of all.
         var attempts: Int
+        /// Most candidates of one source that are asked.
+        var attemptsPerSource = 2
         /// When to stop waiting for a candidate; nil while the lookup has not started, see
         /// ``RaceMachine/lookupStarted(deadline:)``.
         var lookupDeadline: NIODeadline?
@@ -83,14 +89,19 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
     private struct Running {
         var id: AttemptID
         var entry: Waiting
+        /// Whether it counts towards the limit of attempts.
+        var isCounted: Bool
     }
 
     private var limits: Limits
     /// The lowest rank is tried first.
     private let rank: @Sendable (Candidate) -> Int
+    private let isSameSource: @Sendable (Candidate, Candidate) -> Bool
     private var waiting: [Waiting] = []
     private var seen: Set<Candidate> = []
     private var running: [Running] = []
+    /// The candidates that were tried.
+    private var tried: [Candidate] = []
     private var nextID = 0
     /// Attempts that count towards the limit.
     private var countedAttempts = 0
@@ -105,10 +116,16 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
 
     /// Makes a race without candidates.
     ///
-    /// - Parameter rank: the rank of a candidate at the moment of the choice, lower first; equal ranks in the order in
-    ///   which they were found.
-    init(limits: Limits, rank: @escaping @Sendable (Candidate) -> Int) {
+    /// - Parameters:
+    ///   - isSameSource: whether two different candidates have the same source.
+    ///   - rank: the rank of a candidate at the moment of the choice, lower first; equal ranks in the order in which they
+    ///     were found.
+    init(
+        limits: Limits, isSameSource: @escaping @Sendable (Candidate, Candidate) -> Bool = { _, _ in false },
+        rank: @escaping @Sendable (Candidate) -> Int
+    ) {
         self.limits = limits
+        self.isSameSource = isSameSource
         self.rank = rank
     }
 
@@ -180,12 +197,14 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
         _ id: AttemptID, _ failure: AttemptFailure, now: NIODeadline, hedgeDelay: (Int) -> TimeAmount
     ) -> [Action] {
         guard !isOver, let index = running.firstIndex(where: { $0.id == id }) else { return [] }
-        var entry = running.remove(at: index).entry
+        let attempt = running.remove(at: index)
+        var entry = attempt.entry
+        let counted = attempt.isCounted ? 1 : 0
         switch failure {
         case .unreachable:
-            countedAttempts -= 1
+            countedAttempts -= counted
         case .busy where !entry.isRetry:
-            countedAttempts -= 1
+            countedAttempts -= counted
             (entry.notBefore, entry.isRetry) = (now + limits.busyDelay, true)
             waiting.append(entry)
         case .busy, .refused:
@@ -210,9 +229,11 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
         }
         var actions: [Action] = []
         while mayStart, running.isEmpty || (hedgeAt.map { now >= $0 } ?? false), let next = takeNext(now: now) {
-            let attempt = Running(id: nextID, entry: next)
+            let isCounted = next.isRetry || !tried.contains { isSameSource($0, next.candidate) }
+            let attempt = Running(id: nextID, entry: next, isCounted: isCounted)
             nextID += 1
-            countedAttempts += 1
+            if isCounted { countedAttempts += 1 }
+            if !next.isRetry { tried.append(next.candidate) }
             running.append(attempt)
             hedgeAt = now + hedgeDelay(running.count)
             actions.append(.start(attempt.id, next.candidate))
@@ -237,13 +258,20 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
     /// The preferred candidate among those that may be tried now.
     private mutating func takeNext(now: NIODeadline) -> Waiting? {
         var best: (index: Int, rank: Int)?
+        // A source that was tried often enough is passed over.
+        waiting = waiting.filter { $0.isRetry || triesOfSource($0.candidate) < limits.attemptsPerSource }
         let includesAll = isDownToLastResorts
         for (index, entry) in waiting.enumerated() where entry.notBefore <= now && (includesAll || !entry.isLastResort)
         {
-            let rank = rank(entry.candidate)
+            let rank = rank(entry.candidate) + 5_000_000 * triesOfSource(entry.candidate)
             if best.map({ rank < $0.rank }) ?? true { best = (index, rank) }
         }
         return best.map { waiting.remove(at: $0.index) }
+    }
+
+    /// How many other candidates of this one's source were tried.
+    private func triesOfSource(_ candidate: Candidate) -> Int {
+        tried.count { $0 != candidate && isSameSource($0, candidate) }
     }
 
     private mutating func end() -> [Action] {

@@ -35,6 +35,8 @@ final class MirrorTransfer: @unchecked Sendable {
     private var phase = Phase.racing
     private var body: TransferBody
     private var recovery: TransferRecovery
+    /// Whether a race is under way for a peer that takes over from the one whose body is received.
+    private var isHedging = false
     /// When the response has to have begun; nil once it has.
     private var responseDeadline: NIODeadline?
 
@@ -92,6 +94,7 @@ final class MirrorTransfer: @unchecked Sendable {
 
     private func startRace() {
         phase = .racing
+        isHedging = false
         timer.cancel()
         let resolveTimeout = configuration.resolveTimeout
         race.start(
@@ -140,9 +143,8 @@ final class MirrorTransfer: @unchecked Sendable {
 
     private func bodyCompleted(by source: PeerRequest) {
         phase = .verifying
-        body.responseEnded()
-        race.requestEnded(source)
-        context.directory.withStats { $0.recordCompletion(source.peer.id, now: .now()) }
+        sourceEnded(source)
+        race.cancel()
         guard body.needsVerification else { return succeed(body.unverifiedResult) }
         // A copy, because the completion may be called at once and changes the body.
         let body = body
@@ -167,7 +169,18 @@ final class MirrorTransfer: @unchecked Sendable {
         }
     }
 
+    /// The request whose body was received has ended, in whatever way.
+    private func sourceEnded(_ source: PeerRequest) {
+        isHedging = false
+        body.responseEnded(now: clock.now, &loop.throughput)
+        race.requestEnded(source)
+    }
+
     private func succeed(_ verification: MirrorMetrics.Verification) {
+        let sources = race.candidates.bodySources
+        context.directory.withStats { stats in
+            for peer in sources { stats.recordCompletion(peer, isVerified: verification == .verified, now: .now()) }
+        }
         let rest = body.release(&loop.manifestTypes)
         if !clients.isHeadWritten { clients.writeHead(body.responseHead) }
         for bytes in rest { clients.write(bytes) }
@@ -179,18 +192,48 @@ final class MirrorTransfer: @unchecked Sendable {
     // MARK: Recovery
 
     private func interrupted(_ source: PeerRequest, by failure: PeerFailure) {
-        let peer = source.peer.id
-        race.requestEnded(source)
-        race.bodyTruncated(by: peer)
-        body.responseEnded()
+        sourceEnded(source)
+        if failure == .stalled { race.stalled(source.peer) } else { race.bodyTruncated(by: source.peer) }
         context.metrics.peerFailed(failure.label)
-        context.directory.withStats {
-            $0.recordFailure(peer, failure == .stalled ? .slow : .truncated, now: .now())
-        }
         context.logger.debug(
             "a peer interrupted a transfer",
-            metadata: ["key": "\(key)", "offset": "\(body.plan.offset)", "peer": "\(peer)", "reason": "\(failure)"])
+            metadata: [
+                "key": "\(key)", "offset": "\(body.plan.offset)", "peer": "\(source.peer)", "reason": "\(failure)",
+            ])
         recover(from: .interrupted(offset: body.plan.offset))
+    }
+
+    /// The response did not begin in time, because the peer sends its body too slowly.
+    private func timedOut(_ source: PeerRequest) {
+        race.stalled(source.peer)
+        context.metrics.peerFailed(PeerFailure.stalled.label)
+        recover(from: .timedOut)
+    }
+
+    // MARK: Hedging
+
+    /// Looks for another peer that takes over from the next byte. The slow one goes on until then, and if there is none.
+    private func hedge(_ source: PeerRequest) {
+        schedule()
+        guard !isHedging else { return }
+        isHedging = true
+        race.start(
+            body.plan, lookupTimeout: max(configuration.resolveTimeout, configuration.resumeTimeout),
+            deadline: clients.isHeadWritten ? nil : responseDeadline, takingOverFrom: source.peer)
+    }
+
+    /// Another peer continues the body of a slow one.
+    private func takenOver(from source: PeerRequest, by successor: PeerRequest) {
+        context.logger.debug(
+            "a peer takes over from a slow one",
+            metadata: [
+                "key": "\(key)", "offset": "\(body.plan.offset)", "peer": "\(successor.peer)", "slow": "\(source.peer)",
+            ])
+        context.metrics.resumes.increment()
+        context.metrics.peerFailed("slow")
+        sourceEnded(source)
+        race.wasSlow(source.peer)
+        source.cancel()
     }
 
     /// Carries out the one decision of how the transfer goes on.
@@ -281,17 +324,20 @@ final class MirrorTransfer: @unchecked Sendable {
     private func timePassed() {
         guard case .receiving(let source) = phase else { return }
         let now = clock.now
-        if let responseDeadline, now >= responseDeadline { return recover(from: .timedOut) }
-        if body.hasStalled(now: now) {
+        if let responseDeadline, now >= responseDeadline { return timedOut(source) }
+        switch body.judgeProgress(now: now, &loop.throughput) {
+        case .sufficient: schedule()
+        case .slow: hedge(source)
+        case .stalled:
             source.cancel()
-            return interrupted(source, by: .stalled)
+            interrupted(source, by: .stalled)
         }
-        schedule()
     }
 }
 
 extension MirrorTransfer: PeerRaceDelegate {
     func raceWon(by source: PeerRequest, _ head: PeerResponseHead, _ acceptance: TransferPlan.Acceptance) {
+        if case .receiving(let slow) = phase { takenOver(from: slow, by: source) }
         phase = .receiving(source)
         source.delegate = self
         body.begin(acceptance, contentType: head.contentType, now: clock.now, on: loop.eventLoop) { self.receiveMore() }
@@ -308,7 +354,12 @@ extension MirrorTransfer: PeerRaceDelegate {
         }
     }
 
-    func raceFailed(_ reason: RaceMachine<PeerID>.FailureReason, isCachedLookup: Bool) {
+    func raceFailed(_ reason: RaceMachine<PeerEndpoint>.FailureReason, isCachedLookup: Bool) {
+        if case .receiving = phase {
+            // No other peer takes over; the next window may find one.
+            isHedging = false
+            return
+        }
         recover(from: .raceFailed(reason, isCachedLookup: isCachedLookup, hasBody: body.hasBegun))
     }
 

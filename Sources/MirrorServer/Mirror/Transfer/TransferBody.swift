@@ -58,9 +58,12 @@ struct TransferBody {
         digest = acceptance.digest
         if isManifest, let contentType { manifestType = MediaType(statedManifestType: contentType).rawValue }
         guard !request.isHead else { return }
+        let peers = context.configuration.peers
         progress = ProgressMonitor(
-            window: TimeAmount(context.configuration.peers.progressTimeout),
-            minimum: Int64(context.configuration.peers.progressBytes), now: now)
+            limits: .init(
+                slowWindow: TimeAmount(peers.slowBodyWindow), stallWindow: TimeAmount(peers.progressTimeout),
+                stallBytes: Int64(peers.progressBytes)),
+            now: now)
         guard buffer == nil else { return }
         let length = plan.length
         let mode = bufferMode(length)
@@ -101,11 +104,16 @@ struct TransferBody {
 
     // MARK: Progress
 
-    /// When to call ``hasStalled(now:)`` next; nil while no bytes are expected.
+    /// When to call ``judgeProgress(now:_:)`` next; nil while no bytes are expected.
     var progressDeadline: NIODeadline? { progress?.deadline }
 
-    /// Whether the peer sends too little.
-    mutating func hasStalled(now: NIODeadline) -> Bool { progress?.hasStalled(now: now) ?? false }
+    /// Whether the peer sends enough.
+    mutating func judgeProgress(now: NIODeadline, _ throughput: inout ThroughputEstimator) -> ProgressMonitor.Verdict {
+        let (rate, expected) = (progress?.rate(now: now), throughput.expectedRate(now: now))
+        let verdict = progress?.judge(now: now, expectedRate: expected) ?? .sufficient
+        if verdict == .sufficient, let rate { throughput.record(rate, now: now) }
+        return verdict
+    }
 
     /// Bytes are expected from now on, or not while clients or the hasher are behind.
     mutating func expectBytes(_ expects: Bool, now: NIODeadline) {
@@ -113,7 +121,10 @@ struct TransferBody {
     }
 
     /// The response has ended, complete or not.
-    mutating func responseEnded() { progress = nil }
+    mutating func responseEnded(now: NIODeadline, _ throughput: inout ThroughputEstimator) {
+        if plan.isComplete, let rate = progress?.rate(now: now) { throughput.record(rate, now: now) }
+        progress = nil
+    }
 
     // MARK: Verification
 
@@ -206,56 +217,6 @@ struct TransferBody {
         isCounted = false
         context.memory.endStream()
         context.metrics.activeTransfers.decrement()
-    }
-}
-
-/// Detects a peer that sends nothing, or so little that the body would never end.
-///
-/// Time counts only while bytes are expected: a slow client is not the peer's failure.
-struct ProgressMonitor: Sendable {
-    /// The time within which ``minimum`` bytes must come.
-    let window: TimeAmount
-    /// Fewest bytes of a window. The end of the body may come with fewer.
-    let minimum: Int64
-
-    private var windowStart: NIODeadline
-    private var bytes: Int64 = 0
-    private var isPaused = false
-
-    init(window: TimeAmount, minimum: Int64, now: NIODeadline) {
-        self.window = window
-        self.minimum = minimum
-        windowStart = now
-    }
-
-    /// When to call ``hasStalled(now:)`` next; nil while paused.
-    var deadline: NIODeadline? { isPaused ? nil : windowStart + window }
-
-    /// Bytes were received.
-    mutating func received(_ count: Int) {
-        bytes += Int64(count)
-    }
-
-    /// No bytes are expected for now.
-    mutating func pause() {
-        isPaused = true
-    }
-
-    /// Bytes are expected again; a new window begins after a pause.
-    mutating func resume(now: NIODeadline) {
-        guard isPaused else { return }
-        isPaused = false
-        windowStart = now
-        bytes = 0
-    }
-
-    /// Whether the peer has stalled. Otherwise a window that is over is followed by a new one.
-    mutating func hasStalled(now: NIODeadline) -> Bool {
-        guard !isPaused, now >= windowStart + window else { return false }
-        if bytes < max(minimum, 1) { return true }
-        windowStart = now
-        bytes = 0
-        return false
     }
 }
 

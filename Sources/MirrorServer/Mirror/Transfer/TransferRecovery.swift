@@ -21,7 +21,7 @@ struct TransferRecovery: Sendable {
         ///
         /// - `isCachedLookup`: whether only the candidates of an earlier lookup were tried.
         /// - `hasBody`: whether a body is to be continued, of which bytes may have been received.
-        case raceFailed(RaceMachine<PeerID>.FailureReason, isCachedLookup: Bool, hasBody: Bool)
+        case raceFailed(RaceMachine<PeerEndpoint>.FailureReason, isCachedLookup: Bool, hasBody: Bool)
         /// The response did not begin in time.
         case timedOut
         /// The complete body does not match the digest.
