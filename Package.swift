@@ -198,6 +198,19 @@ let package = Package(
             swiftSettings: strict
         ),
         .executableTarget(name: "spegel", dependencies: ["SpegelCommands"], swiftSettings: strict),
+        // Outside the daemon, which need not carry it.
+        .executableTarget(
+            name: "demo",
+            dependencies: [
+                "SpegelCommands", "OCIDistribution", "ContentStore", "PeerRouting", "MirrorServer", "HTTPServer",
+                "RegistryClient", "CNodeSystem",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+            ],
+            path: "Sources/Demo",
+            swiftSettings: strict
+        ),
         .executableTarget(
             name: "RegistryOnly",
             dependencies: [
@@ -385,7 +398,7 @@ let package = Package(
             name: "IntegrationTests",
             dependencies: [
                 "OCIDistribution", "ContentStore", "ContainerdContentStore", "PeerRouting", "MirrorServer", "SpawnKit",
-                "spegel", "router-node",
+                "spegel", "demo", "router-node",
             ],
             swiftSettings: strict
         ),
