@@ -1,6 +1,7 @@
 import ContentStoreConformance
 import Foundation
 import OCIDistribution
+import TestSupport
 import Testing
 
 @testable import ContentStore

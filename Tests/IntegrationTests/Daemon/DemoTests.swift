@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// The demonstration, as `make demo ARGS=--exit` runs it.
