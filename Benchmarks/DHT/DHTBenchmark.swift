@@ -1,6 +1,7 @@
 import ArgumentParser
 import NIOCore
 import PeerRouting
+import TestSupport
 
 /// Simulated clusters: how lookups scale with their size, and whether they survive churn.
 struct DHTBenchmark: ParsableCommand {

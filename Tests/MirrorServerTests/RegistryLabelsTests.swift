@@ -103,7 +103,7 @@ import Testing
     @Test(
         arguments: [
             ([], MissReason.absent), (["absent"], .absent), (["absent", "unreachable"], .unreachable),
-            (["unreachable", "timeout"], .timeout), (["stalled"], .timeout),
+            (["unreachable", "timeout"], .timeout), (["busy", "mismatch"], .mismatch), (["stalled"], .timeout),
             (["timeout", "digest", "absent"], .refused),
             (["busy"], .refused),
         ] as [([String], MissReason)])

@@ -20,6 +20,10 @@ private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
     /// 2026-11-27 10:20:30 UTC.
     private static let morning = 1_795_774_830.0
 
+    private func endpoint(_ peer: PeerID, _ address: String = "10.9.9.9") -> PeerEndpoint {
+        PeerEndpoint(id: peer, address: IPAddress(address)!)
+    }
+
     private func blob(_ repository: String = "library/nginx", registry: String? = "docker.io") -> DistributionRequest {
         DistributionRequest(kind: .blob(repository: repository, Self.digest), registry: registry)
     }
@@ -61,8 +65,7 @@ private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         let ledger = TrafficLedger { Self.morning }
         let second = Self.peer("second")
         let record = ledger.startTransfer(blob())
-        record.setClients(2)
-        record.sourceStarted(Self.peer, address: "10.0.0.1", totalBytes: 1000)
+        record.sourceStarted(endpoint(Self.peer, "10.0.0.1"), totalBytes: 1000, clients: 2)
         record.received(300, offset: 300)
         record.received(100, offset: 400)
         var snapshot = ledger.snapshot()
@@ -77,7 +80,7 @@ private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         #expect(snapshot.total.takenBytes == 0)
         record.sourceEnded()
         ledger.attemptEnded(Self.peer, failure: "stalled")
-        record.sourceStarted(second, address: "10.0.0.2", totalBytes: 1000)
+        record.sourceStarted(endpoint(second, "10.0.0.2"), totalBytes: 1000, clients: 2)
         record.received(600, offset: 1000)
         record.end()
         ledger.attemptEnded(second, failure: nil)
@@ -105,7 +108,7 @@ private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
     @Test func aTransferThatEndsTwiceCountsOnce() {
         let ledger = TrafficLedger { Self.morning }
         let record = ledger.startTransfer(blob())
-        record.sourceStarted(Self.peer, address: nil, totalBytes: 10)
+        record.sourceStarted(endpoint(Self.peer), totalBytes: 10, clients: 1)
         record.received(10, offset: 10)
         record.sourceEnded()
         record.sourceEnded()
@@ -197,7 +200,7 @@ private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         for (number, bytes) in [30, 10, 20].enumerated() {
             let record = ledger.startTransfer(blob())
             record.sourceStarted(
-                Self.peer("\(number)"), address: nil, totalBytes: 30)
+                endpoint(Self.peer("\(number)")), totalBytes: 30, clients: 1)
             record.received(bytes, offset: Int64(bytes))
             record.end()
         }
@@ -305,7 +308,7 @@ private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
                 group.addTask { [self] in
                     for _ in 0..<500 {
                         let record = ledger.startTransfer(blob())
-                        record.sourceStarted(Self.peer, address: nil, totalBytes: 2)
+                        record.sourceStarted(endpoint(Self.peer), totalBytes: 2, clients: 1)
                         record.received(1, offset: 1)
                         record.received(1, offset: 2)
                         record.end()

@@ -145,6 +145,23 @@ package final class Host: Sendable {
         state.withLockedValue { $0.addressBook.addresses(of: peer, now: .now()) }
     }
 
+    /// The IP addresses at which this host has met a connected peer, best first: those it has dialled, and the source of a
+    /// connection from the peer where identify names it, too (it may have been translated on the way). When there is none, what
+    /// the peer has said of itself over its connection. Empty for a peer without a connection.
+    package func observedAddresses(of peer: PeerID) -> [IPAddress] {
+        let (connections, identified) = state.withLockedValue { state in
+            let connections = state.connections.connections(to: peer)
+            return (connections, connections.isEmpty ? [] : state.addressBook.addresses(of: peer, now: .now()))
+        }
+        let stated = identified.compactMap(\.ipAddress)
+        var observed: [IPAddress] = []
+        for connection in connections.reversed()
+        where connection.isOutbound || stated.contains(connection.remoteAddress) {
+            if !observed.contains(connection.remoteAddress) { observed.append(connection.remoteAddress) }
+        }
+        return observed.isEmpty ? stated : observed
+    }
+
     /// Remembers addresses of a peer for a time. Those of a connected peer are ignored, as identify has said them.
     package func remember(_ addresses: [Multiaddr], of peer: PeerID, for lifetime: TimeAmount) {
         guard peer != peerID else { return }

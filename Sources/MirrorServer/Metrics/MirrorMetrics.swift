@@ -22,15 +22,16 @@ final class MirrorMetrics: Sendable {
         case found
         /// It ended without.
         case empty
-        /// An earlier result was used.
+        /// It found none in the time that a request waits for it.
+        case timeout
+        /// The result of an earlier one was used.
         case cached
-        /// It was not started, because too many keys are looked up.
-        case refused
     }
 
     /// The names of failures of requests to peers.
     static let peerFailures = [
-        "absent", "busy", "closed", "digest", "encoding", "length", "overloaded", "protocol", "range", "stalled",
+        "absent", "busy", "closed", "digest", "encoding", "length", "mismatch", "overloaded", "protocol", "range",
+        "stalled",
         "status",
         "timeout", "type", "unreachable",
     ]
@@ -151,6 +152,17 @@ final class MirrorMetrics: Sendable {
 
     // MARK: Requests of clients
 
+    /// Requests of clients ended.
+    ///
+    /// - Parameter outcome: nil if the clients disconnected before.
+    func ended(_ request: DistributionRequest, clients: Int, _ outcome: RequestOutcome?) {
+        switch outcome {
+        case .hit(let bytes, let isVerified): hit(request, clients: clients, bytes: bytes, isVerified: isVerified)
+        case .miss(let reason): miss(request, clients: clients, reason: reason)
+        case nil: disconnects.increment()
+        }
+    }
+
     /// Requests were answered by one transfer from peers.
     ///
     /// - Parameters:
@@ -190,19 +202,6 @@ final class MirrorMetrics: Sendable {
         traffic.served(request, bytes: bytes, to: address)
     }
 
-    // COMPAT
-    let receivedBytes = Counter(label: "compat_total", factory: NOOPMetricsHandler.instance)
-    func requests(_ count: Int, registry: String?, isHit: Bool) {
-        let request = DistributionRequest(kind: .base, registry: registry)
-        if isHit {
-            hit(request, clients: count, bytes: 0, isVerified: false)
-        } else {
-            miss(request, clients: count, reason: .absent)
-        }
-    }
-    func peerFailed(_ reason: String) { failures[reason]?.increment() }
-    // COMPAT END
-
     // MARK: Transfers
 
     /// A transfer starts; `TransferRecord.end()` is called at its end.
@@ -222,38 +221,63 @@ final class MirrorMetrics: Sendable {
     /// A request to a peer failed.
     ///
     /// - Parameter reason: one of ``peerFailures``.
-    func peerFailed(_ peer: PeerID, _ reason: String) {
+    func peerFailed(_ peer: PeerEndpoint, _ reason: String) {
         failures[reason]?.increment()
-        traffic.attemptEnded(peer, failure: reason)
+        traffic.attemptEnded(peer.id, failure: reason)
     }
 
     /// A response of a peer was received to its end.
-    func peerCompleted(_ peer: PeerID) { traffic.attemptEnded(peer, failure: nil) }
+    func peerCompleted(_ peer: PeerEndpoint) { traffic.attemptEnded(peer.id, failure: nil) }
+}
+
+/// What is counted for a request of a client that was relayed to peers.
+enum RequestOutcome: Sendable, Hashable {
+    /// It was answered with the content of a peer.
+    ///
+    /// - `bytes`: the bytes of body that the client received.
+    /// - `isVerified`: whether their digest was verified.
+    case hit(bytes: Int64, isVerified: Bool)
+    /// It was not.
+    case miss(MissReason)
 }
 
 /// The failures of the attempts of one request, from which follows why it has no content.
 struct FailureTally: Sendable {
-    private var absent = false
-    private var unreachable = false
-    private var timeout = false
+    private var mismatch = false
     private var refused = false
+    private var timeout = false
+    private var unreachable = false
 
     /// - Parameter reason: one of ``MirrorMetrics/peerFailures``.
     mutating func add(_ reason: String) {
         switch reason {
-        case "absent": absent = true
+        case "absent": break
+        case "mismatch": mismatch = true
         case "unreachable": unreachable = true
-        case "timeout", "stalled": timeout = true
+        case "timeout", "stalled", "slow": timeout = true
         default: refused = true
         }
     }
 
-    /// Why all candidates failed: what says most about a fault. A peer that was asked in vain comes before one that could not
-    /// be reached, and both before one that does not have the content.
+    /// Why no candidate gave the content: what says most about a fault. Wrong bytes come first, then a peer that was asked in
+    /// vain, then one that could not be reached, and last those that do not have the content.
     var missReason: MissReason {
+        if mismatch { return .mismatch }
         if refused { return .refused }
         if timeout { return .timeout }
         if unreachable { return .unreachable }
         return .absent
+    }
+
+    /// Why a transfer that failed has no content.
+    ///
+    /// - Parameter isHeadSent: whether the client received a part of the response.
+    func missReason(of reason: TransferRecovery.FailureReason, isHeadSent: Bool) -> MissReason {
+        switch reason {
+        case .digestMismatch: .mismatch
+        case .interrupted: .interrupted
+        case .timedOut: isHeadSent ? .interrupted : .timeout
+        case .noPeers, .allPeersFailed, .noKey: isHeadSent ? .interrupted : missReason
+        }
     }
 }

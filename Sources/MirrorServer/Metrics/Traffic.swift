@@ -1,10 +1,10 @@
 /// Why a request for content that is not in the local store was not answered with the content of a peer.
 public enum MissReason: String, Sendable, Hashable, Codable, CaseIterable {
-    /// No peer provides the content: the lookup found none, or all peers found answered `404`.
+    /// No peer provides the content: the lookup ended without one, or all peers found answered `404`.
     case absent
     /// Providers were found, and none of them could be connected to.
     case unreachable
-    /// No peer delivered the content in time.
+    /// The lookup found no peer in time, or no peer delivered the content in time.
     case timeout
     /// Providers were reached, and none gave an acceptable response.
     case refused
@@ -12,7 +12,7 @@ public enum MissReason: String, Sendable, Hashable, Codable, CaseIterable {
     case filtered
     /// The bytes of the peers did not match the digest.
     case mismatch
-    /// The response began, and no peer continued it: the client received a part.
+    /// The body was interrupted, and no peer continued it: the client may have received a part.
     case interrupted
 }
 

@@ -96,9 +96,10 @@ package final class TrafficLedger: Sendable {
         }
     }
 
-    fileprivate func taken(_ bytes: Int64, from peer: PeerID, address: String?, for request: DistributionRequest) {
+    fileprivate func taken(_ bytes: Int64, from peer: PeerEndpoint, for request: DistributionRequest) {
         update {
-            $0.addTaken(bytes, from: peer.description, address: address, subject: .init(request), now: $1)
+            $0.addTaken(
+                bytes, from: peer.id.description, address: peer.address.description, subject: .init(request), now: $1)
         }
     }
 
@@ -132,7 +133,7 @@ final class TransferRecord: Sendable {
     private static let peerLimit = 16
 
     private struct Sources {
-        var current: (peer: PeerID, address: String?)?
+        var current: PeerEndpoint?
         /// Bytes received before the current source.
         var receivedBefore: Int64 = 0
         var peers: [String] = []
@@ -168,16 +169,16 @@ final class TransferRecord: Sendable {
         counter?.increment(by: bytes)
     }
 
-    /// The number of clients that wait has changed.
-    func setClients(_ count: Int) { clients.store(count, ordering: .relaxed) }
-
     /// A peer begins to give bytes of the body.
-    func sourceStarted(_ peer: PeerID, address: String?, totalBytes: Int64) {
+    ///
+    /// - Parameter clients: the clients that wait.
+    func sourceStarted(_ peer: PeerEndpoint, totalBytes: Int64, clients: Int) {
         sourceEnded()
+        self.clients.store(clients, ordering: .relaxed)
         self.totalBytes.store(totalBytes, ordering: .relaxed)
         sources.withLockedValue { sources in
-            sources.current = (peer, address)
-            let name = peer.description
+            sources.current = peer
+            let name = peer.id.description
             if sources.peers.last != name, sources.peers.count < Self.peerLimit { sources.peers.append(name) }
         }
     }
@@ -185,16 +186,16 @@ final class TransferRecord: Sendable {
     /// The peer that gave bytes has ended, in whatever way: counts what it gave.
     func sourceEnded() {
         let received = receivedBytes.load(ordering: .relaxed)
-        let ended = sources.withLockedValue { sources -> (peer: PeerID, address: String?, bytes: Int64)? in
+        let ended = sources.withLockedValue { sources -> (peer: PeerEndpoint, bytes: Int64)? in
             guard let current = sources.current else { return nil }
             defer {
                 sources.current = nil
                 sources.receivedBefore = received
             }
-            return (current.peer, current.address, received - sources.receivedBefore)
+            return (current, received - sources.receivedBefore)
         }
         guard let ended else { return }
-        ledger.taken(ended.bytes, from: ended.peer, address: ended.address, for: request)
+        ledger.taken(ended.bytes, from: ended.peer, for: request)
     }
 
     /// The transfer has ended, in whatever way.

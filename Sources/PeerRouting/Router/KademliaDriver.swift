@@ -112,7 +112,7 @@ final class KademliaDriver: Sendable {
 
     func providers(for key: String, limit: Int) -> AsyncStream<Peer> {
         let (stream, continuation) = AsyncStream.makeStream(
-            of: Peer.self, bufferingPolicy: .bufferingOldest(LookupCache.Limits().providersPerKey))
+            of: Peer.self, bufferingPolicy: .bufferingOldest(LookupTable.Limits().providersPerKey))
         let content = ContentKey(key)
         eventLoop.execute { [self] in
             let state = self.state.value
@@ -169,7 +169,7 @@ final class KademliaDriver: Sendable {
                 let own = state.node.ownContact
                 Task { await announce(id, contact, keys, own: own) }
             case .found(let id, let contact):
-                state.streams[id]?.yield(Peer(contact))
+                state.streams[id]?.yield(Peer(contact, observed: host.observedAddresses(of: contact.id)))
             case .lookupEnded(let id):
                 state.streams.removeValue(forKey: id)?.finish()
             case .log(let level, let message, let metadata):
@@ -258,13 +258,13 @@ private struct Announcements: Sequence, Sendable {
 }
 
 extension Peer {
-    /// The peer with the distinct IP addresses among a contact's addresses.
-    init(_ contact: KadContact) {
+    /// The peer with the distinct IP addresses among those observed, which come first, and those of the contact.
+    init(_ contact: KadContact, observed: [IPAddress] = []) {
         var addresses: [IPAddress] = []
-        for address in contact.addresses.compactMap(\.ipAddress) where !addresses.contains(address) {
+        for address in observed + contact.addresses.compactMap(\.ipAddress) where !addresses.contains(address) {
             addresses.append(address)
         }
-        self.init(id: contact.id, addresses: addresses)
+        self.init(id: contact.id, addresses: addresses, observedAddresses: observed)
     }
 }
 

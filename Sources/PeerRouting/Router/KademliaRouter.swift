@@ -252,7 +252,7 @@ public final class KademliaRouter: PeerRouter, Service {
         let contacts = try? await driver.ask { node in
             node.table.nearest(to: node.key, limit: node.table.count)
         }
-        return (contacts ?? []).map { Peer($0) }
+        return (contacts ?? []).map { Peer($0, observed: host.observedAddresses(of: $0.id)) }
     }
 
     /// Numbers for operators.

@@ -1,6 +1,7 @@
 import Foundation
 import OCIDistribution
 import Synchronization
+import TestSupport
 
 /// Daemons that find each other: a node with nothing, which bootstraps the others, and providers that can be killed and
 /// started again. All serve on the same port, each on an address of its own.
@@ -137,9 +138,11 @@ final class MirrorCluster: Sendable {
         return (text.split(separator: " ").dropFirst().first.flatMap { Double($0) } ?? 0) * 4096 / 1_048_576
     }
 
-    /// How often the node carried a transfer on with another peer.
+    /// How often a peer interrupted a transfer of the node, or another one took over.
     var resumes: Int {
-        LogLine.all(in: node.errors).count { $0.message == "transfer carries on with another peer" }
+        LogLine.all(in: node.errors).count {
+            $0.message == "a peer interrupted a transfer" || $0.message == "a peer takes over from a slow one"
+        }
     }
 
     /// The target of a blob.

@@ -3,6 +3,7 @@ import NIOConcurrencyHelpers
 import NIOCore
 import OCIDistribution
 import PeerRouting
+import TestSupport
 
 @testable import MirrorServer
 
@@ -10,11 +11,6 @@ import PeerRouting
 func at(_ milliseconds: Int64) -> NIODeadline { .uptimeNanoseconds(1_000_000_000) + .milliseconds(milliseconds) }
 
 let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
-
-/// Waits until `condition` holds; the time limit of the suite guards it.
-func eventually(_ condition: () async throws -> Bool) async throws {
-    while try await !condition() { try await Task.sleep(for: .milliseconds(2)) }
-}
 
 private let addressesGiven = NIOLockedValueBox<UInt32>(0)
 
@@ -27,7 +23,16 @@ func unusedAddress() -> IPAddress {
     return .v4(0x7f01_0000 + number)
 }
 
-/// A peer whose identity follows from a number.
-func peer(_ number: UInt8, _ addresses: [IPAddress] = [.loopbackV4]) throws -> Peer {
-    try Peer(id: NodeIdentity(seed: [UInt8](repeating: number, count: 32)).peerID, addresses: addresses)
+/// A peer whose identity is derived from a number.
+///
+/// - Parameter isObserved: whether the router knows its addresses first-hand, or only as a claim.
+func peer(_ number: UInt8, _ addresses: [IPAddress] = [.loopbackV4], isObserved: Bool = true) throws -> Peer {
+    try Peer(
+        id: NodeIdentity(seed: [UInt8](repeating: number, count: 32)).peerID, addresses: addresses,
+        observedAddresses: isObserved ? addresses : [])
+}
+
+/// A peer at an address of its own.
+func endpoint(_ number: UInt8, _ address: IPAddress? = nil) throws -> PeerEndpoint {
+    try PeerEndpoint(id: peer(number).id, address: address ?? .v4(0x7f02_0000 + UInt32(number)))
 }
