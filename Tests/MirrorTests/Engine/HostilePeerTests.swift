@@ -2,6 +2,7 @@ import ContentStore
 import NIOCore
 import OCIDistribution
 import PeerRouting
+import TestSupport
 import Testing
 
 @testable import MirrorServer
@@ -87,7 +88,7 @@ import Testing
         let network = InMemoryPeerNetwork()
         try await advertise(["\(manifest.digest)"], of: peer(1, [slow.address]), in: network)
         let node = try await Node.start(network: network, peerPort: slow.port) {
-            $0.manifestTimeout = .milliseconds(400)
+            $0.manifestTimeout = .seconds(5)
             $0.stallAllowance = .zero
         }
         let path = manifestPath(manifest.digest)
