@@ -2,6 +2,7 @@ import ContentStore
 import NIOCore
 import OCIDistribution
 import PeerRouting
+import TestSupport
 import Testing
 
 @testable import MirrorServer
@@ -83,19 +84,19 @@ import Testing
 
     /// The deadline of the response is the failure of the peer that sends the body.
     @Test func aDeadlineCountsAgainstThePeer() async throws {
-        let slow = try await serve([manifest], fault: .trickle)
+        let slow = try await serve([small], fault: .trickle)
         let network = InMemoryPeerNetwork()
-        try await advertise(["\(manifest.digest)"], of: peer(1, [slow.address]), in: network)
+        try await advertise(["\(small.digest)"], of: peer(1, [slow.address]), in: network)
         let node = try await Node.start(network: network, peerPort: slow.port) {
-            $0.manifestTimeout = .milliseconds(400)
+            $0.blobTimeout = .seconds(5)
             $0.stallAllowance = .zero
         }
-        let path = manifestPath(manifest.digest)
+        let path = blobPath(small.digest)
         #expect(
-            try await VerifyingClient.get(port: node.port, path, expected: manifest.buffer) == .refused(status: 404))
+            try await VerifyingClient.get(port: node.port, path, expected: small.buffer) == .refused(status: 404))
         #expect(node.metric(#"spegel_mirror_peer_failures_total{reason="stalled"}"#) == 1)
         #expect(
-            try await VerifyingClient.get(port: node.port, path, expected: manifest.buffer) == .refused(status: 404))
+            try await VerifyingClient.get(port: node.port, path, expected: small.buffer) == .refused(status: 404))
         #expect(slow.requests.count == 1)
         await node.stop()
         await slow.kill()
