@@ -46,8 +46,8 @@ final class Cluster: Sendable {
             host: ClusterNetwork.hubAddress, port: upstreamPort, upstreamPort: registry.port,
             bytesPerSecond: settings.upstreamBytesPerSecond, delay: settings.upstreamDelay)
         var options = ContainerdDaemon.Options()
-        // As in a node, where not every change is followed by a collection.
-        options.collectsAtOnce = false
+        // As in a node: what a failed pull leaves behind stays for a while.
+        options.collectsByDefault = true
         let mount = try Tool.find("mount", package: "mount")
         var stores: [ContainerdDaemon] = []
         for _ in 0..<settings.nodes {

@@ -52,8 +52,8 @@ final class NginxServer: BenchmarkServer {
         port = try FreePort.any()
         let content =
             if let upstream {
-                "proxy_pass http://127.0.0.1:\(upstream); proxy_cache all; proxy_cache_valid 200 1h; proxy_cache_lock on;"
-                    + " proxy_buffer_size 256k; proxy_buffers 8 256k; proxy_busy_buffers_size 512k;"
+                "location / { proxy_pass http://127.0.0.1:\(upstream); proxy_cache all; proxy_cache_valid 200 1h; proxy_cache_lock on;"
+                    + " proxy_buffer_size 256k; proxy_buffers 8 256k; proxy_busy_buffers_size 512k; }"
             } else {
                 "root \(images.directory); add_header Docker-Content-Digest $uri; add_header OCI-Namespace docker.io;"
             }

@@ -55,11 +55,16 @@ struct HotPathCommand: AsyncParsableCommand {
         }
         if Machine.isDebugBuild { print("NOTE: DEBUG BUILD: its counts are not those of the table; use -c release") }
         let images = try BenchmarkImages(layerBytes: 1 << 20)
+        // Valgrind does not read the compiler's debug information, and needs only the symbols.
+        let program = "\(NSTemporaryDirectory())/spegel-benchmarks-\(UUID().uuidString)"
+        defer { unlink(program) }
+        let own = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().path
+        _ = try Tool.run(try Tool.find("strip", package: "binutils"), ["--strip-debug", "-o", program, own])
         var costs: [String: Cost] = [:]
         for path in paths {
             let counts = path.counts
-            let few = try total(valgrind, path, counts.0, images)
-            let many = try total(valgrind, path, counts.1, images)
+            let few = try total(valgrind, program, path, counts.0, images)
+            let many = try total(valgrind, program, path, counts.1, images)
             let difference = Double(counts.1 - counts.0)
             costs[path.rawValue] = Cost(
                 instructions: (many.instructions - few.instructions) / difference,
@@ -117,43 +122,43 @@ struct HotPathCommand: AsyncParsableCommand {
 
     // MARK: Runs
 
-    private func total(_ valgrind: String, _ path: Path, _ count: Int, _ images: BenchmarkImages) throws -> Cost {
+    private func total(
+        _ valgrind: String, _ program: String, _ path: Path, _ count: Int, _ images: BenchmarkImages
+    ) throws -> Cost {
         let name = path.rawValue.replacingOccurrences(of: " ", with: "-")
         let output = "\(keep ?? NSTemporaryDirectory())/callgrind.\(name).\(count)"
         defer { if keep == nil { unlink(output) } }
-        let wrapper = [valgrind, "--tool=callgrind", "--callgrind-out-file=\(output)", "--quiet"]
+        let command = [valgrind, "--tool=callgrind", "--callgrind-out-file=\(output)", "--quiet", program]
         switch path {
         case .lookup:
-            let own = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().path
-            _ = try Tool.run(
-                valgrind, wrapper.dropFirst() + [own, "hot-path", "--simulate-lookups", "\(count)"])
+            _ = try Tool.run(valgrind, command.dropFirst() + ["hot-path", "--simulate-lookups", "\(count)"])
         case .localManifest:
-            try drive(["server", "--store", images.directory, "--event-loops", "1"], wrapper, images.manifest, count)
+            try drive(["server", "--store", images.directory, "--event-loops", "1"], command, images.manifest, count)
         case .localBlob:
             try drive(
-                ["server", "--store", images.directory, "--event-loops", "1"], wrapper, images.smallLayers[0], count)
-        case .relayedSmall: try relay(images, [], wrapper, images.smallLayers[0], count)
-        case .relayedChunk: try relay(images, ["--unverified"], wrapper, images.mediumLayers[0], count)
-        case .verifiedChunk: try relay(images, [], wrapper, images.mediumLayers[0], count)
+                ["server", "--store", images.directory, "--event-loops", "1"], command, images.smallLayers[0], count)
+        case .relayedSmall: try relay(images, [], command, images.smallLayers[0], count)
+        case .relayedChunk: try relay(images, ["--unverified"], command, images.mediumLayers[0], count)
+        case .verifiedChunk: try relay(images, [], command, images.mediumLayers[0], count)
         }
         return try Self.read(output)
     }
 
     private func relay(
-        _ images: BenchmarkImages, _ arguments: [String], _ wrapper: [String], _ content: BenchmarkImages.Content,
+        _ images: BenchmarkImages, _ arguments: [String], _ command: [String], _ content: BenchmarkImages.Content,
         _ count: Int
     ) throws {
         let source = try OwnServer(images, eventLoops: 1)
         defer { source.stop() }
         try drive(
-            ["mirror-node", "--peer-port", "\(source.port)", "--event-loops", "1"] + arguments, wrapper, content, count)
+            ["mirror-node", "--peer-port", "\(source.port)", "--event-loops", "1"] + arguments, command, content, count)
     }
 
     /// Sends requests one after the other on one connection, and lets the process end by itself.
     private func drive(
-        _ arguments: [String], _ wrapper: [String], _ content: BenchmarkImages.Content, _ count: Int
+        _ arguments: [String], _ command: [String], _ content: BenchmarkImages.Content, _ count: Int
     ) throws {
-        let process = try OwnProcess(arguments, wrapper: wrapper)
+        let process = try OwnProcess(arguments, command: command)
         defer { process.stop() }
         let client = try ClientSocket(port: process.port, timeoutSeconds: 300)
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)

@@ -52,8 +52,8 @@ struct MemoryBenchmark {
                 Budget(
                     "resident memory, \(pulls) pulls", "<= 64 MiB", measured: "\(peak.text(1)) MiB", met: peak <= 64),
                 Budget(
-                    Budget.correctness, "\(pulls) pulls at once succeed", measured: "\(failures) failed",
-                    met: failures == 0),
+                    "pulls at once", "\(pulls) pulls at once succeed", measured: "\(failures) failed",
+                    met: failures == 0, always: true),
             ]
         }
         section.cpuUnit = "s"

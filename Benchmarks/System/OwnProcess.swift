@@ -6,12 +6,12 @@ final class OwnProcess {
     private let process = Process()
     private let input = Pipe()
 
-    /// - Parameter wrapper: a program and its arguments that runs this one.
-    init(_ arguments: [String], wrapper: [String] = []) throws {
+    /// - Parameter command: what is run instead of this program, with arguments of its own.
+    init(_ arguments: [String], command: [String] = []) throws {
         let output = Pipe()
         let own = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-        process.executableURL = wrapper.first.map { URL(fileURLWithPath: $0) } ?? own
-        process.arguments = wrapper.isEmpty ? arguments : wrapper.dropFirst() + [own.path] + arguments
+        process.executableURL = command.first.map { URL(fileURLWithPath: $0) } ?? own
+        process.arguments = command.dropFirst() + arguments
         process.standardInput = input
         process.standardOutput = output
         try process.runWithSignals()
