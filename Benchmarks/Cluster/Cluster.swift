@@ -294,7 +294,8 @@ final class Cluster: Sendable {
     func receivedBytes(_ image: ClusterImage, on node: Int) -> Int {
         let path = stores[node].contentPath
         func size(_ file: String) -> Int {
-            ((try? FileManager.default.attributesOfItem(atPath: file))?[.size] as? Int) ?? 0
+            var information = stat()
+            return stat(file, &information) == 0 ? Int(information.st_size) : 0
         }
         let whole = image.blobs.filter { access("\(path)/blobs/sha256/\($0.digest.hex)", F_OK) == 0 }.map(\.bytes)
         let ingests = (try? FileManager.default.contentsOfDirectory(atPath: "\(path)/ingest")) ?? []

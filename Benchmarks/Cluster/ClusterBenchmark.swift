@@ -168,7 +168,8 @@ struct ClusterBenchmark {
 
     /// Waits until a node has so much of an image; a minute at most, as it may have it all already.
     private func wait(for bytes: Int, of image: ClusterImage, on node: Int, _ cluster: Cluster) async throws {
-        for _ in 0..<12_000 where cluster.receivedBytes(image, on: node) < bytes {
+        let end = ContinuousClock.now + .seconds(60)
+        while cluster.receivedBytes(image, on: node) < bytes, ContinuousClock.now < end {
             try await Task.sleep(for: .milliseconds(5))
         }
     }

@@ -56,7 +56,10 @@ enum HTMLReport {
             html += "<h3>\(escape(section.title))</h3>\n\(plot(section))\n"
             let table = TextReport.table(section)
             html += "<div class=\"scroll\"><table><tr>"
-            html += table.header.enumerated().map { "<th>\($0.offset == 0 ? "" : escape($0.element))</th>" }.joined()
+            for (index, cell) in table.header.enumerated() {
+                let kind = index < table.leftAligned ? "" : " class=\"number\""
+                html += "<th\(kind)>\(index == 0 ? "" : escape(cell))</th>"
+            }
             html += "</tr>\n"
             for row in table.rows {
                 html += "<tr>"
@@ -124,8 +127,8 @@ enum HTMLReport {
         .machine, .note, .legend { color: var(--dim); margin: .2em 0; } .warning, .failed { color: var(--bad); font-weight: 600; }
         .met { color: var(--good); font-weight: 600; } .open { color: var(--dim); }
         .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 14px; margin: .5em 0; }
-        th, td { text-align: left; padding: .2em .8em .2em 0; border-bottom: 1px solid var(--line); }
-        .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+        th, td { text-align: left; vertical-align: top; padding: .2em .8em .2em 0; border-bottom: 1px solid var(--line); }
+        td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; } td:last-child { white-space: nowrap; }
         svg { width: 100%; height: auto; } svg text { font: 13px system-ui, sans-serif; fill: var(--ink); dominant-baseline: middle; }
         svg .label { text-anchor: end; } svg .unit { fill: var(--dim); } svg line { stroke: var(--ink); stroke-width: 1.5; }
         .c0 { fill: var(--c0); } .c1 { fill: var(--c1); } .c2 { fill: var(--c2); } .c3 { fill: var(--c3); } .c4 { fill: var(--c4); }
