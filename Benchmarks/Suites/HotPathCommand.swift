@@ -39,7 +39,7 @@ struct HotPathCommand: AsyncParsableCommand {
         var counts: (Int, Int) {
             switch self {
             case .localManifest, .localBlob, .relayedSmall: (300, 1500)
-            case .relayedChunk, .verifiedChunk: (20, 80)
+            case .relayedChunk, .verifiedChunk: (40, 200)
             case .lookup: (100, 500)
             }
         }
