@@ -235,6 +235,7 @@ let package = Package(
                 .product(name: "NIOHTTP1", package: "swift-nio"),
             ] + nio,
             path: "Benchmarks",
+            exclude: ["hot-paths.json"],
             swiftSettings: strict
         ),
         .testTarget(name: "OCIDistributionTests", dependencies: ["OCIDistribution", "CZlib"], swiftSettings: strict),

@@ -65,6 +65,11 @@ struct Benchmarks: AsyncParsableCommand {
             clients.
             """, valueName: "program"))
     var against: String?
+    @Option(
+        help: ArgumentHelp(
+            "As --against, for another build of ours: the budget is then to be no slower than it.", valueName: "program"
+        ))
+    var old: String?
     @Option(help: ArgumentHelp("Our program; the one beside this by default.", valueName: "program"))
     var spegel: String?
 
@@ -88,8 +93,9 @@ struct Benchmarks: AsyncParsableCommand {
         guard numbers.allSatisfy({ $0 > 0 }), dhtNodes.allSatisfy({ $0 > 1 }) else {
             throw ValidationError("all numbers must be greater than zero, and a simulated cluster has two nodes")
         }
-        if let against, !FileManager.default.isExecutableFile(atPath: against) {
-            throw ValidationError("--against: '\(against)' is no program that can be run")
+        guard against == nil || old == nil else { throw ValidationError("only one of --against and --old") }
+        if let program = against ?? old, !FileManager.default.isExecutableFile(atPath: program) {
+            throw ValidationError("'\(program)' is no program that can be run")
         }
     }
 
@@ -149,7 +155,7 @@ struct Benchmarks: AsyncParsableCommand {
             "connections": context.connections.map(String.init).joined(separator: " "),
             "workers": "\(context.workers)", "seed": "\(seed)",
         ]
-        if let against { settings["against"] = (against as NSString).lastPathComponent }
+        if let other = context.against { settings[other.name] = (other.program as NSString).lastPathComponent }
         if context.quick { settings["quick"] = "" }
         return settings
     }

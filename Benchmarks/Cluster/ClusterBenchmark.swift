@@ -43,7 +43,7 @@ struct ClusterBenchmark {
         let cluster = try await Cluster.start(settings)
         report.notes += describe() + cluster.network.notes
         var programs = [("spegel", context.program)]
-        if let against = context.against { programs.append(("against", against)) }
+        if let other = context.against { programs.append((other.name, other.program)) }
         let chosen = context.cluster.scenario.isEmpty ? Scenario.allCases : context.cluster.scenario
         var results: [String: Result] = [:]
         var number = 0
@@ -217,9 +217,11 @@ struct ClusterBenchmark {
     }
 
     private func judge(_ results: [String: Result], _ report: inout SuiteReport) {
+        // Where both run, a failure may be the other's.
+        func isOurs(_ key: String) -> Bool { key.hasPrefix("spegel") }
         var (failed, twice) = (0, 0)
         for (key, result) in results.sorted(by: { $0.key < $1.key }) {
-            if !key.hasPrefix("against") {
+            if isOurs(key) {
                 failed += result.failures.count
                 // What a lying source has sent is in the client's ingest already when the lie is found at its end.
                 if !key.hasSuffix(Scenario.lyingRelay.rawValue) { twice += result.firstFailures.count }
@@ -229,7 +231,7 @@ struct ClusterBenchmark {
                 report.notes.append("failed, \(key): … \(failure.replacingOccurrences(of: "\n", with: " "))")
             }
         }
-        let total = results.filter { !$0.key.hasPrefix("against") }.values.map(\.pulls.count).reduce(0, +)
+        let total = results.filter { isOurs($0.key) }.values.map(\.pulls.count).reduce(0, +)
         report.budgets.append(
             Budget(
                 "cluster", "no pull in the cluster fails", measured: "\(failed) of \(total) failed",

@@ -28,7 +28,7 @@ final class Lab {
         for _ in 0..<2 { stores.append(try await ContainerdDaemon.start()) }
         try await stores[0].ctr("images", "import", "--all-platforms", "--no-unpack", archive)
         var programs = [("spegel", context.program)]
-        if let against = context.against { programs.append(("against", against)) }
+        if let other = context.against { programs.append((other.name, other.program)) }
         for (index, program) in programs.enumerated() {
             let addresses = Array(BenchmarkNamespace.addresses[(2 * index)..<(2 * index + 2)])
             let pair = try DaemonPair(program.0, program: program.1, addresses: addresses, stores: stores)

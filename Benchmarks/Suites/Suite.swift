@@ -50,6 +50,25 @@ enum Suite: String, CaseIterable {
     }
 }
 
+/// The program of `--against` or `--old`.
+struct OtherProgram: Sendable {
+    var program: String
+    /// The option's name, which stands for it in tables.
+    var name: String
+
+    /// How many times as fast as this program ours has to be.
+    ///
+    /// - Parameter factor: where this is the Go original. Another build of ours may be faster by what is noise.
+    func required(_ factor: Double) -> Double { name == "old" ? 0.9 : factor }
+
+    /// A budget for the ratio of our figure to this program's, where more is better.
+    func budget(_ subject: String, _ factor: Double, ratio: Double) -> Budget {
+        Budget(
+            subject, ">= \(required(factor).text(1)) x --\(name)", measured: "\(ratio.text(2)) x",
+            met: ratio >= required(factor))
+    }
+}
+
 /// The settings of a run, with the defaults of a short or a full one.
 struct BenchmarkContext: Sendable {
     var quick: Bool
@@ -66,7 +85,7 @@ struct BenchmarkContext: Sendable {
     /// Our daemon.
     var program: String
     /// A program measured beside it.
-    var against: String?
+    var against: OtherProgram?
     var cluster: ClusterOptions
 
     init(_ options: Benchmarks, quick: Bool) throws {
@@ -83,7 +102,11 @@ struct BenchmarkContext: Sendable {
         churn = options.churn
         seed = options.seed
         program = try Self.daemon(options.spegel)
-        against = options.against.map { URL(fileURLWithPath: $0).standardizedFileURL.path }
+        against = (options.against ?? options.old).map { path in
+            OtherProgram(
+                program: URL(fileURLWithPath: path).standardizedFileURL.path,
+                name: options.old == nil ? "against" : "old")
+        }
         cluster = options.cluster
     }
 
