@@ -3,7 +3,7 @@
 RELEASE := --configuration release --scratch-path .build-release
 FORMATTED := Sources Tests Benchmarks Examples Package.swift
 
-.PHONY: all help build demo test bench hot-paths tsan soak fuzz format lint clean image image-test dist chart deploy-test
+.PHONY: all help build demo test bench hot-paths tsan soak fuzz format lint clean image image-test host-test dist chart deploy-test
 
 all: build
 
@@ -53,6 +53,10 @@ image: ## the container image as an OCI layout, .build-image/spegel; ARGS go to 
 image-test: ## the deployment tests with the image of `make image`
 	@scripts/deps test
 	SPEGEL_TEST_IMAGE=$(CURDIR)/.build-image/spegel Tests/deploy/run test_image.py test_pods.py
+
+host-test: ## docs/install-systemd.md on two hosts that boot Debian's systemd, with the program of `make dist`
+	@scripts/deps test
+	SPEGEL_TEST_DEBIAN_ROOT=$$(scripts/debian-root) SPEGEL_TEST_PROGRAM=$$(scripts/static-program) Tests/deploy/run test_install_page.py $(ARGS)
 
 dist: ## a tarball with units, manual pages and completions, the packaged chart, and checksums, in .build-dist
 	@scripts/dist $(ARGS)

@@ -199,6 +199,19 @@ let package = Package(
             swiftSettings: strict
         ),
         .executableTarget(name: "spegel", dependencies: ["SpegelCommands"], swiftSettings: strict),
+        // Outside the daemon, which need not carry it.
+        .executableTarget(
+            name: "demo",
+            dependencies: [
+                "SpegelCommands", "OCIDistribution", "ContentStore", "PeerRouting", "MirrorServer", "HTTPServer",
+                "RegistryClient", "CNodeSystem",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+            ],
+            path: "Sources/Demo",
+            swiftSettings: strict
+        ),
         .executableTarget(
             name: "RegistryOnly",
             dependencies: [
@@ -226,7 +239,7 @@ let package = Package(
             name: "Benchmarks",
             dependencies: [
                 "OCIDistribution", "ContentStore", "PeerRouting", "MirrorServer", "ContainerdContentStore",
-                "ContainerdTestKit", "ContentStoreConformance",
+                "ContainerdTestKit", "ContentStoreConformance", "TestSupport",
                 // Not linked: the daemon that is measured, built together with its measurement.
                 "spegel",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
@@ -239,7 +252,8 @@ let package = Package(
             swiftSettings: strict
         ),
         .testTarget(name: "OCIDistributionTests", dependencies: ["OCIDistribution", "CZlib"], swiftSettings: strict),
-        .target(name: "SpawnKit", path: "Tests/SpawnKit", swiftSettings: strict),
+        // What tests of every module need: children, temporary directories, waiting.
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         .target(
             name: "ContentStoreConformance",
             dependencies: ["ContentStore", "OCIDistribution"] + nio,
@@ -255,7 +269,7 @@ let package = Package(
         .testTarget(
             name: "ContentStoreTests",
             dependencies: [
-                "ContentStore", "ContentStoreConformance", "OCIDistribution", "SpawnKit", "store-writer",
+                "ContentStore", "ContentStoreConformance", "OCIDistribution", "TestSupport", "store-writer",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ] + nio,
@@ -264,7 +278,7 @@ let package = Package(
         .target(
             name: "ContainerdTestKit",
             dependencies: [
-                "ContentStoreConformance", "OCIDistribution", "SpawnKit",
+                "ContentStoreConformance", "OCIDistribution", "TestSupport",
                 .product(name: "NIOHTTP1", package: "swift-nio"),
             ] + nio,
             path: "Tests/ContainerdTestKit",
@@ -282,7 +296,7 @@ let package = Package(
             name: "ContainerdTests",
             dependencies: [
                 "ContainerdContentStore", "ContainerdTestKit", "ContentStore", "ContentStoreConformance",
-                "OCIDistribution", "containerd-probe",
+                "OCIDistribution", "TestSupport", "containerd-probe",
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
                 .product(name: "Logging", package: "swift-log"),
@@ -291,7 +305,7 @@ let package = Package(
         ),
         .target(
             name: "PeerTestKit",
-            dependencies: ["Libp2p", "SpawnKit", .product(name: "Logging", package: "swift-log")] + nio,
+            dependencies: ["Libp2p", "TestSupport", .product(name: "Logging", package: "swift-log")] + nio,
             path: "Tests/PeerTestKit",
             resources: [.copy("Vectors")],
             swiftSettings: strict
@@ -304,7 +318,8 @@ let package = Package(
         .testTarget(
             name: "Libp2pTests",
             dependencies: [
-                "Libp2p", "ResourceLimits", "PeerTestKit", .product(name: "NIOEmbedded", package: "swift-nio"),
+                "Libp2p", "ResourceLimits", "PeerTestKit", "TestSupport",
+                .product(name: "NIOEmbedded", package: "swift-nio"),
                 .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
             ] + nio,
             swiftSettings: strict
@@ -312,7 +327,7 @@ let package = Package(
         .testTarget(
             name: "PeerRoutingTests",
             dependencies: [
-                "PeerRouting", "Libp2p", "PeerRoutingCore", "PeerTestKit",
+                "PeerRouting", "Libp2p", "PeerRoutingCore", "PeerTestKit", "TestSupport",
                 .product(name: "NIOEmbedded", package: "swift-nio"),
                 .product(name: "Crypto", package: "swift-crypto"), .product(name: "Logging", package: "swift-log"),
             ] + nio,
@@ -321,7 +336,7 @@ let package = Package(
         .testTarget(
             name: "MirrorTests",
             dependencies: [
-                "MirrorServer", "ContentStore", "OCIDistribution", "PeerRouting",
+                "MirrorServer", "ContentStore", "OCIDistribution", "PeerRouting", "TestSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "DequeModule", package: "swift-collections"),
@@ -352,7 +367,7 @@ let package = Package(
         .testTarget(
             name: "MirrorServerTests",
             dependencies: [
-                "MirrorServer", "HTTPTestKit", "ContentStore", "OCIDistribution", "PeerRouting",
+                "MirrorServer", "HTTPTestKit", "ContentStore", "OCIDistribution", "PeerRouting", "TestSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -389,8 +404,9 @@ let package = Package(
         .testTarget(
             name: "IntegrationTests",
             dependencies: [
-                "OCIDistribution", "ContentStore", "ContainerdContentStore", "PeerRouting", "MirrorServer", "SpawnKit",
-                "spegel", "router-node",
+                "OCIDistribution", "ContentStore", "ContainerdContentStore", "PeerRouting", "MirrorServer",
+                "TestSupport",
+                "spegel", "demo", "router-node",
             ],
             swiftSettings: strict
         ),

@@ -1,6 +1,7 @@
 import ContainerdTestKit
 import Foundation
 import Synchronization
+import TestSupport
 
 /// Nodes with a containerd and a daemon each, in namespaces of their own, and an upstream registry behind a slow relay that
 /// counts.
@@ -28,10 +29,10 @@ final class Cluster: Sendable {
     let network: ClusterNetwork
     let upstream: HTTPRelay
     let stores: [ContainerdDaemon]
-    let folder: TemporaryFolder
+    let folder: TemporaryDirectory
     private let registry: DockerRegistry
-    private let daemons: Mutex<[Program?]>
-    private let relays: Mutex<[Program?]>
+    private let daemons: Mutex<[ChildProcess?]>
+    private let relays: Mutex<[ChildProcess?]>
     private let starts = Mutex(0)
 
     static let upstreamPort = 5555
@@ -71,7 +72,7 @@ final class Cluster: Sendable {
         self.registry = registry
         self.upstream = upstream
         self.stores = stores
-        folder = try TemporaryFolder(inMemory: true)
+        folder = try TemporaryDirectory(inMemory: true)
         daemons = Mutex(Array(repeating: nil, count: settings.nodes))
         relays = Mutex(Array(repeating: nil, count: settings.nodes))
         for (name, mirror) in [
@@ -100,7 +101,7 @@ final class Cluster: Sendable {
     // MARK: Daemons
 
     /// The daemon of a node, unless it was stopped.
-    func daemon(_ node: Int) -> Program? { daemons.withLock { $0[node] } }
+    func daemon(_ node: Int) -> ChildProcess? { daemons.withLock { $0[node] } }
 
     /// Starts a daemon.
     ///
@@ -112,7 +113,7 @@ final class Cluster: Sendable {
         }
         let (store, address) = (stores[node], ClusterNetwork.address(node))
         let port = lying ? 5100 : 5000
-        let daemon = try await Program.start(
+        let daemon = try await ChildProcess.start(
             network.wrapper(node) + [
                 program, "registry", "--registry-addr", ":\(port)", "--router-addr", ":5001", "--metrics-addr", ":9090",
                 "--containerd-sock", store.socketPath, "--containerd-namespace", "k8s.io",
@@ -120,13 +121,13 @@ final class Cluster: Sendable {
                 "--http-bootstrap-addr", "\(address):5002",
                 // A node that starts again finds any of the others; the first one is never replaced.
                 "--http-bootstrap-url", "http://\(ClusterNetwork.address(0)):5002/id",
-            ], directory: folder.path, label: "daemon\(node).\(number)")
+            ], output: (folder.path, "daemon\(node).\(number)"))
         daemons.withLock { $0[node] = daemon }
         guard lying else { return }
         let own = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().path
-        let relay = try await Program.start(
+        let relay = try await ChildProcess.start(
             network.wrapper(node) + [own, "lying-relay", "--port", "5000", "--upstream-port", "\(port)"],
-            directory: folder.path, label: "relay\(node).\(number)")
+            input: .pipe, output: (folder.path, "relay\(node).\(number)"))
         relays.withLock { $0[node] = relay }
         _ = try await eventually("the relay of node \(node)") { () -> Bool? in
             guard relay.isRunning else { throw BenchmarkError("the relay of node \(node) ended\n\(relay.errors)") }
@@ -173,7 +174,7 @@ final class Cluster: Sendable {
         }
         relay?.send(SIGKILL)
         guard
-            let daemon = daemons.withLock({ daemons -> Program? in
+            let daemon = daemons.withLock({ daemons -> ChildProcess? in
                 defer { daemons[node] = nil }
                 return daemons[node]
             })
@@ -258,11 +259,11 @@ final class Cluster: Sendable {
             return starts
         }
         do {
-            let program = try await Program.start(
+            let program = try await ChildProcess.start(
                 network.wrapper(node) + store.ctrCommand() + [
                     "content", "fetch", "--plain-http", "--hosts-dir",
                     "\(folder.path)/\(mirrored ? "mirrored" : "direct")", name(image),
-                ], directory: folder.path, label: "pull\(node).\(number)")
+                ], output: (folder.path, "pull\(node).\(number)"))
             defer { for end in ["out", "err"] { unlink("\(folder.path)/pull\(node).\(number).\(end)") } }
             while program.isRunning, begin.duration(to: .now) < Self.pullLimit {
                 try await Task.sleep(for: .milliseconds(5))
@@ -273,7 +274,7 @@ final class Cluster: Sendable {
                 return Pull(node: node, duration: duration, failure: "no end after \(Self.pullLimit)")
             }
             let status = try await program.wait()
-            let failure = status == 0 ? nil : String(program.errors.suffix(600))
+            let failure = status == .exited(0) ? nil : String(program.errors.suffix(600))
             return Pull(node: node, duration: duration, failure: failure)
         } catch {
             return Pull(node: node, duration: begin.duration(to: .now), failure: "\(error)")

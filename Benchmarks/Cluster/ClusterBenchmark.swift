@@ -1,5 +1,6 @@
 import ContainerdTestKit
 import Foundation
+import TestSupport
 
 /// Roll-outs of an image in a cluster: how long the nodes take, and what the upstream has to send.
 struct ClusterBenchmark {

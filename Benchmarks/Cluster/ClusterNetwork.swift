@@ -1,5 +1,6 @@
 import ContainerdTestKit
 import Foundation
+import TestSupport
 
 /// How the links of the nodes behave.
 struct LinkShape: Sendable {
@@ -20,8 +21,8 @@ final class ClusterNetwork: Sendable {
 
     /// What the kernel could not do of the shape, in a sentence; empty if all is as it was asked for.
     let notes: [String]
-    private let holders: [Program]
-    private let folder: TemporaryFolder
+    private let holders: [ChildProcess]
+    private let folder: TemporaryDirectory
 
     static func address(_ node: Int) -> String { "10.98.\(1 + node / 250).\(1 + node % 250)" }
 
@@ -34,12 +35,12 @@ final class ClusterNetwork: Sendable {
             ["link", "add", "br0", "type", "bridge"], ["addr", "add", "\(hubAddress)/16", "dev", "br0"],
             ["link", "set", "br0", "up"],
         ] { _ = try Tool.run(ip, arguments) }
-        let folder = try TemporaryFolder()
-        var holders: [Program] = []
+        let folder = try TemporaryDirectory()
+        var holders: [ChildProcess] = []
         let own = try namespace("self")
         for node in 0..<nodes {
-            let holder = try await Program.start(
-                ["unshare", "--net", "--", "sleep", "infinity"], directory: folder.path, label: "holder\(node)")
+            let holder = try await ChildProcess.start(
+                ["unshare", "--net", "--", "sleep", "infinity"], output: (folder.path, "holder\(node)"))
             // Until it has left our namespace, commands meant for it would be carried out in ours.
             _ = try await eventually("a network namespace", detail: { holder.errors }) { () -> Bool? in
                 guard let other = try? namespace("\(holder.pid)") else { return nil }
@@ -51,14 +52,14 @@ final class ClusterNetwork: Sendable {
             let commands = [
                 "ip link set lo up", "ip link set eth0 up", "ip addr add \(address(node))/16 dev eth0",
             ]
-            try await Program.run(wrapper(holder) + ["sh", "-c", commands.joined(separator: " && ")])
+            try await Command.check(wrapper(holder) + ["sh", "-c", commands.joined(separator: " && ")])
             holders.append(holder)
         }
         let notes = try await shapeLinks(holders, shape)
         return ClusterNetwork(holders, folder, notes)
     }
 
-    private init(_ holders: [Program], _ folder: TemporaryFolder, _ notes: [String]) {
+    private init(_ holders: [ChildProcess], _ folder: TemporaryDirectory, _ notes: [String]) {
         self.holders = holders
         self.folder = folder
         self.notes = notes
@@ -91,7 +92,7 @@ final class ClusterNetwork: Sendable {
     // MARK: Shape
 
     /// `netem` does everything, but not every kernel has it; a token bucket limits rates, and netfilter loses packets.
-    private static func shapeLinks(_ holders: [Program], _ shape: LinkShape) async throws -> [String] {
+    private static func shapeLinks(_ holders: [ChildProcess], _ shape: LinkShape) async throws -> [String] {
         let hasNetem = await succeeds(wrapper(holders[0]) + ["tc", "qdisc", "add", "dev", "lo", "root", "netem"])
         if hasNetem { _ = await succeeds(wrapper(holders[0]) + ["tc", "qdisc", "del", "dev", "lo", "root"]) }
         var notes: [String] = []
@@ -102,11 +103,11 @@ final class ClusterNetwork: Sendable {
                 var netem = ["tc", "qdisc", "add", "dev", "eth0", "root", "netem", "limit", "10000", "delay", delay]
                 if shape.loss > 0 { netem += ["loss", "\(shape.loss.text(3))%"] }
                 if let rate = shape.rate { netem += ["rate", "\(rate * 8)bit"] }
-                try await Program.run(wrapper(holder) + netem)
+                try await Command.check(wrapper(holder) + netem)
             } else if let rate = shape.rate {
-                try await Program.run(wrapper(holder) + tokenBucket("eth0", rate))
+                try await Command.check(wrapper(holder) + tokenBucket("eth0", rate))
             }
-            if let rate = shape.rate { try await Program.run(tokenBucket("v\(node)", rate)) }
+            if let rate = shape.rate { try await Command.check(tokenBucket("v\(node)", rate)) }
             if !hasNetem, shape.loss > 0 {
                 let rule = [
                     "iptables", "-A", "OUTPUT", "-o", "eth0", "-m", "statistic", "--mode", "random", "--probability",
@@ -116,7 +117,7 @@ final class ClusterNetwork: Sendable {
                     notes.append("this kernel has neither netem nor netfilter's statistic match: no loss")
                     break
                 }
-                if node > 0 { try await Program.run(wrapper(holder) + rule) }
+                if node > 0 { try await Command.check(wrapper(holder) + rule) }
             }
         }
         if !hasNetem, shape.delay > .zero {
@@ -134,9 +135,9 @@ final class ClusterNetwork: Sendable {
         ]
     }
 
-    private static func succeeds(_ command: [String]) async -> Bool { (try? await Program.run(command)) != nil }
+    private static func succeeds(_ command: [String]) async -> Bool { (try? await Command.check(command)) != nil }
 
-    private static func wrapper(_ holder: Program) -> [String] {
+    private static func wrapper(_ holder: ChildProcess) -> [String] {
         ["nsenter", "--net=/proc/\(holder.pid)/ns/net", "--"]
     }
 

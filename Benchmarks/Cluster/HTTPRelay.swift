@@ -98,6 +98,9 @@ final class HTTPRelay: Sendable {
                 let count = try upstream.receive(into: room)
                 try body.send(UnsafeMutableRawBufferPointer(rebasing: room[..<count]))
             }
+            if [request.text, response.text].contains(where: { $0.lowercased().contains("\r\nconnection: close") }) {
+                return
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 import ContainerdTestKit
 import Foundation
+import TestSupport
 
 /// Two daemons of one program, each with a containerd: the first's has the content, the second's gets it from there.
 ///
@@ -12,7 +13,7 @@ final class DaemonPair {
     struct Daemon: BenchmarkServer {
         let name: String
         let host: String
-        let program: Program
+        let program: ChildProcess
         let port = 5000
         var processes: [Int32] { [program.pid] }
         func stop() { program.send(SIGTERM) }
@@ -26,7 +27,7 @@ final class DaemonPair {
     private let program: String
     private let addresses: [String]
     private let stores: [ContainerdDaemon]
-    private let folder: TemporaryFolder
+    private let folder: TemporaryDirectory
 
     /// - Parameter addresses: of the nodes, two.
     init(_ name: String, program: String, addresses: [String], stores: [ContainerdDaemon]) throws {
@@ -34,7 +35,7 @@ final class DaemonPair {
         self.program = program
         self.addresses = addresses
         self.stores = stores
-        folder = try TemporaryFolder()
+        folder = try TemporaryDirectory()
     }
 
     /// Starts both and waits until the second serves everything.
@@ -58,14 +59,14 @@ final class DaemonPair {
     @discardableResult
     func startNode(_ index: Int) async throws -> Daemon {
         let address = addresses[index]
-        let started = try await Program.start(
+        let started = try await ChildProcess.start(
             [
                 program, "registry", "--registry-addr", "\(address):5000", "--router-addr", "\(address):5001",
                 "--metrics-addr", "\(address):9090", "--containerd-sock", stores[index].socketPath,
                 "--containerd-namespace", "k8s.io", "--containerd-content-path", stores[index].contentPath,
                 "--bootstrap-kind", "http", "--http-bootstrap-addr", "\(address):5002",
                 "--http-bootstrap-url", "http://\(addresses[0]):5002/id",
-            ], directory: folder.path, label: "node\(index)")
+            ], output: (folder.path, "node\(index)"))
         let daemon = Daemon(name: name, host: address, program: started)
         if index < nodes.count { nodes[index] = daemon } else { nodes.append(daemon) }
         return daemon

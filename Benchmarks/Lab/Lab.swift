@@ -1,5 +1,6 @@
 import ContainerdTestKit
 import Foundation
+import TestSupport
 
 /// What several suites measure: content, two containerds of which the first has it, and pairs of daemons on these. Made when
 /// it is first needed.

@@ -3,6 +3,7 @@ import Foundation
 import OCIDistribution
 import PeerRouting
 import Synchronization
+import TestSupport
 
 /// A cluster, what is in it, and the faults, clients and readings that run on it at the same time.
 final class Soak: Sendable {

@@ -1,6 +1,7 @@
 import ContainerdTestKit
 import Foundation
 import PeerRouting
+import TestSupport
 
 /// One fault after the other, with calm between them.
 struct SoakFaults {

@@ -2,6 +2,7 @@ import ContainerdTestKit
 import ContentStoreConformance
 import Foundation
 import OCIDistribution
+import TestSupport
 
 /// The containerd store against a real containerd: how long it takes to know everything, with how much memory, and what
 /// it serves compared with the store on disk.
@@ -87,7 +88,7 @@ struct ContainerdBenchmark {
         _ daemon: ContainerdDaemon, _ image: SampleContent.Image, _ report: inout SuiteReport
     ) async throws {
         let wrk = try Tool.find("wrk", package: "wrk")
-        let folder = try TemporaryFolder(inMemory: true)
+        let folder = try TemporaryDirectory(inMemory: true)
         // The same image, as another program writes it out.
         try await daemon.ctr(
             "images", "export", "--all-platforms", "\(folder.path)/image.tar", "registry.example/team/app-0:v1")

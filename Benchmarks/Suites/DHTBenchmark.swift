@@ -1,5 +1,6 @@
 import NIOCore
 import PeerRouting
+import TestSupport
 
 /// Simulated clusters: how lookups scale with their size, and whether they survive churn.
 struct DHTBenchmark {

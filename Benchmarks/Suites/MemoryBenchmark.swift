@@ -1,5 +1,6 @@
 import ContainerdTestKit
 import Foundation
+import TestSupport
 
 /// What daemons keep resident: idle, under many pulls at once through a peer, and afterwards; and what many connections cost.
 struct MemoryBenchmark {

@@ -103,12 +103,12 @@ public enum Program {
 }
 
 /// What stopped a subcommand, in words for the person who started it.
-struct CommandFailure: Error, CustomStringConvertible {
-    var description: String
+package struct CommandFailure: Error, CustomStringConvertible {
+    package var description: String
     /// The process's exit status.
-    var status: Int32 = 1
+    package var status: Int32 = 1
 
-    init(_ description: String, status: Int32 = 1) {
+    package init(_ description: String, status: Int32 = 1) {
         self.description = description
         self.status = status
     }

@@ -1,5 +1,6 @@
 import Foundation
 import Synchronization
+import TestSupport
 
 /// A containerd of a test's own: its own root, state, socket and configuration, changed from outside by `ctr`.
 public final class ContainerdDaemon: Sendable {
@@ -18,11 +19,11 @@ public final class ContainerdDaemon: Sendable {
         public init() {}
     }
 
-    private let folder: TemporaryFolder
+    private let folder: TemporaryDirectory
     private let options: Options
     private let socketName: String
     private let rootName: String
-    private let process = Mutex<Program?>(nil)
+    private let process = Mutex<ChildProcess?>(nil)
     private let starts = Mutex(0)
 
     /// The socket.
@@ -49,7 +50,7 @@ public final class ContainerdDaemon: Sendable {
 
     /// Prepares a containerd that does not run yet.
     public convenience init(_ options: Options = Options()) throws {
-        try self.init(TemporaryFolder(inMemory: true), options, socket: "c.sock", root: "root")
+        try self.init(TemporaryDirectory("c", inMemory: true), options, socket: "c.sock", root: "root")
     }
 
     /// The same containerd on another socket; only one of both may run.
@@ -62,7 +63,7 @@ public final class ContainerdDaemon: Sendable {
         try ContainerdDaemon(folder, options, socket: socketName, root: name)
     }
 
-    private init(_ folder: TemporaryFolder, _ options: Options, socket: String, root: String) throws {
+    private init(_ folder: TemporaryDirectory, _ options: Options, socket: String, root: String) throws {
         self.folder = folder
         self.options = options
         socketName = socket
@@ -107,12 +108,11 @@ public final class ContainerdDaemon: Sendable {
             starts += 1
             return starts
         }
-        let program = try await Program.start(
-            ["containerd", "--config", configurationPath], directory: folder.path,
-            label: "\(socketName).\(rootName).\(number)")
+        let program = try await ChildProcess.start(
+            ["containerd", "--config", configurationPath], output: (folder.path, "\(socketName).\(rootName).\(number)"))
         process.withLock { $0 = program }
         _ = try await eventually("containerd's start", detail: { program.errors }) { () -> Bool? in
-            guard program.isRunning else { throw KitFailure("containerd ended\n\(program.errors)") }
+            guard program.isRunning else { throw HarnessFailure("containerd ended\n\(program.errors)") }
             return program.errors.contains("containerd successfully booted") ? true : nil
         }
     }
@@ -130,12 +130,14 @@ public final class ContainerdDaemon: Sendable {
     /// - Returns: its standard output.
     @discardableResult
     public func ctr(namespace: String = "k8s.io", _ arguments: String...) async throws -> String {
-        try await Program.run(ctrCommand(namespace) + arguments)
+        try await Command.check(ctrCommand(namespace) + arguments)
     }
 
     /// Starts `ctr` without waiting for its end.
-    public func startCtr(namespace: String = "k8s.io", label: String, _ arguments: String...) async throws -> Program {
-        try await Program.start(ctrCommand(namespace) + arguments, directory: folder.path, label: label)
+    package func startCtr(namespace: String = "k8s.io", label: String, _ arguments: String...) async throws
+        -> ChildProcess
+    {
+        try await ChildProcess.start(ctrCommand(namespace) + arguments, output: (folder.path, label))
     }
 
     /// `ctr` for a namespace, to be followed by what it shall do. By itself it gives up after 10 s without an answer.
@@ -157,10 +159,10 @@ public final class ContainerdDaemon: Sendable {
     public func processorTime() throws -> Duration {
         guard let pid, let text = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8),
             let rest = text.split(separator: ")").last
-        else { throw KitFailure("containerd does not run") }
+        else { throw HarnessFailure("containerd does not run") }
         let fields = rest.split(separator: " ")
         guard fields.count > 12, let user = Int(fields[11]), let system = Int(fields[12]) else {
-            throw KitFailure("unexpected /proc/\(pid)/stat")
+            throw HarnessFailure("unexpected /proc/\(pid)/stat")
         }
         return .milliseconds((user + system) * 1000 / sysconf(Int32(_SC_CLK_TCK)))
     }

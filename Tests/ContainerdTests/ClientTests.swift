@@ -2,6 +2,7 @@ import ContainerdTestKit
 import ContentStoreConformance
 import Foundation
 import OCIDistribution
+import TestSupport
 import Testing
 
 @testable import ContainerdContentStore
@@ -80,15 +81,15 @@ import Testing
         // The probe runs as the user nobody, which may not use the socket.
         chmod(daemon.path, 0o755)
         // In a folder that programs can be run from, which a memory file system may forbid.
-        let folder = try TemporaryFolder()
+        let folder = try TemporaryDirectory()
         defer { withExtendedLifetime(folder) {} }
         chmod(folder.path, 0o755)
         let program = "\(folder.path)/containerd-probe"
         // By a process that starts no others: one started while the copy is open for writing would keep it busy.
-        _ = try await Program.run(["cp", try Program.built("containerd-probe"), program])
+        _ = try await Command.check(["cp", try Project.program("containerd-probe"), program])
         let nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]
-        let denied = try await Program.start(
-            nobody + [program, daemon.socketPath, "k8s.io"], directory: daemon.path, label: "denied")
+        let denied = try await ChildProcess.start(
+            nobody + [program, daemon.socketPath, "k8s.io"], input: .pipe, output: (daemon.path, "denied"))
         _ = try await eventually("the refusal is explained", detail: { denied.output + denied.errors }) {
             denied.write(line: "explanation")
             // Not more than the pipe can hold, should the probe not read for a while.
@@ -97,8 +98,8 @@ import Testing
         }
         // With the socket but without the directory it reads through the service.
         chmod(daemon.socketPath, 0o666)
-        let restricted = try await Program.start(
-            nobody + [program, daemon.socketPath, "k8s.io"], directory: daemon.path, label: "restricted")
+        let restricted = try await ChildProcess.start(
+            nobody + [program, daemon.socketPath, "k8s.io"], input: .pipe, output: (daemon.path, "restricted"))
         restricted.write(line: "wait")
         restricted.write(line: "access")
         restricted.write(line: "counts")
@@ -116,7 +117,7 @@ import Testing
     @Test func aWrongContentPathIsNotServedFrom() async throws {
         let daemon = try await ContainerdDaemon.start()
         let image = try await Self.load("quay.io/a/app:1", into: daemon)
-        let other = try TemporaryFolder()
+        let other = try TemporaryDirectory()
         try FileManager.default.createDirectory(
             atPath: "\(other.path)/blobs/sha256", withIntermediateDirectories: true)
         for (path, expected) in [

@@ -4,6 +4,7 @@ import Foundation
 import NIOCore
 import OCIDistribution
 import SwiftProtobuf
+import TestSupport
 import Testing
 
 @testable import ContainerdContentStore

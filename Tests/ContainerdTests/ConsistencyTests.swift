@@ -5,6 +5,7 @@ import ContentStoreConformance
 import Foundation
 import NIOCore
 import OCIDistribution
+import TestSupport
 import Testing
 
 /// The store stays consistent with containerd while it changes.
@@ -37,7 +38,7 @@ import Testing
         }
 
         registry.release([layers[2].digest])
-        #expect(try await pull.wait() == 0, "\(pull.errors)")
+        #expect(try await pull.wait() == .exited(0), "\(pull.errors)")
         let reference = try reference(name)
         try await scene.advertised.until("the image and all its content are reported") {
             $0.digests == image.digests && $0.images[reference] == image.manifest.digest
@@ -297,7 +298,7 @@ import Testing
         let file = "\(scene.daemon.path)/broken"
         try Data(broken.bytes).write(to: URL(fileURLWithPath: file))
         let ctr = scene.daemon.ctrCommand().joined(separator: " ")
-        try await Program.run([
+        try await Command.check([
             "sh", "-c",
             "\(ctr) content ingest broken < \(file) && "
                 + "\(ctr) content label \(broken.digest) containerd.io/gc.root=x",

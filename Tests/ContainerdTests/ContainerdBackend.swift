@@ -6,6 +6,7 @@ import Foundation
 import Logging
 import OCIDistribution
 import Synchronization
+import TestSupport
 
 /// A store over a namespace of a real containerd, changed from outside with `ctr` and, where `ctr` cannot, over another
 /// connection.
@@ -45,12 +46,12 @@ final class ContainerdBackend: ConformanceBackend {
     }
 
     func put(_ bytes: [UInt8], as digest: Digest) async throws {
-        let folder = try TemporaryFolder()
+        let folder = try TemporaryDirectory()
         let file = "\(folder.path)/content"
         try Data(bytes).write(to: URL(fileURLWithPath: file))
         let ctr = daemon.ctrCommand(namespace).joined(separator: " ")
         // `ctr content ingest` reads standard input.
-        try await Program.run([
+        try await Command.check([
             "sh", "-c",
             """
             \(ctr) content ingest --expected-digest \(digest) --expected-size \(bytes.count) \

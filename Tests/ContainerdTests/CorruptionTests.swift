@@ -4,6 +4,7 @@ import ContentStoreConformance
 import Foundation
 import NIOCore
 import OCIDistribution
+import TestSupport
 import Testing
 
 @testable import ContainerdContentStore

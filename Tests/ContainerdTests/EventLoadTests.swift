@@ -2,6 +2,7 @@ import ContainerdTestKit
 import ContentStoreConformance
 import Foundation
 import OCIDistribution
+import TestSupport
 import Testing
 
 @testable import ContainerdContentStore
@@ -17,9 +18,9 @@ import Testing
         try await daemon.ctr("images", "import", "--no-unpack", "--all-platforms", file)
         // A process of its own, because other tests use this one's memory; and with one heap, because how its threads are
         // spread over several would show in what is resident.
-        let probe = try await Program.start(
-            ["env", "MALLOC_ARENA_MAX=1", try Program.built("containerd-probe"), daemon.socketPath, "k8s.io"],
-            directory: daemon.path, label: "probe")
+        let probe = try await ChildProcess.start(
+            ["env", "MALLOC_ARENA_MAX=1", try Project.program("containerd-probe"), daemon.socketPath, "k8s.io"],
+            input: .pipe, output: (daemon.path, "probe"))
         probe.write(line: "wait")
         let client = try ContainerdClient(
             socketPath: daemon.socketPath, namespace: "k8s.io", callTimeout: .seconds(60))
@@ -41,7 +42,7 @@ import Testing
         client.shutdown()
         try? await running.value
         probe.write(line: "exit")
-        #expect(try await probe.wait() == 0, "\(probe.errors)")
+        #expect(try await probe.wait() == .exited(0), "\(probe.errors)")
         try await daemon.stop()
     }
 
@@ -55,7 +56,7 @@ import Testing
     }
 
     /// Waits until only the one image is known, and returns the memory in use.
-    private func settled(_ probe: Program, contents: Int) async throws -> Int {
+    private func settled(_ probe: ChildProcess, contents: Int) async throws -> Int {
         _ = try await eventually("only one image is left", detail: { probe.output + probe.errors }) {
             probe.write(line: "counts")
             try await Task.sleep(for: .milliseconds(50))
@@ -73,7 +74,7 @@ import Testing
         }
     }
 
-    private func memory(of probe: Program) async throws -> Int {
+    private func memory(of probe: ChildProcess) async throws -> Int {
         let answers = probe.output.split(separator: "\n").filter { $0.hasPrefix("memory") }.count
         probe.write(line: "memory")
         return try await eventually("the memory is reported") {

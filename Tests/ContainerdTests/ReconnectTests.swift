@@ -4,6 +4,7 @@ import ContentStore
 import ContentStoreConformance
 import Foundation
 import OCIDistribution
+import TestSupport
 import Testing
 
 /// containerd comes and goes; the store stays.

@@ -6,6 +6,7 @@ import Foundation
 import NIOConcurrencyHelpers
 import NIOCore
 import OCIDistribution
+import TestSupport
 
 /// The state of a subscriber, built from events only, as an advertiser does.
 final class Advertised: Sendable {

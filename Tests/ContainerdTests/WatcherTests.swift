@@ -5,6 +5,7 @@ import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
 import OCIDistribution
+import TestSupport
 import Testing
 
 @testable import ContainerdContentStore

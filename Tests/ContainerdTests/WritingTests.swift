@@ -5,6 +5,7 @@ import Foundation
 import Logging
 import NIOCore
 import OCIDistribution
+import TestSupport
 import Testing
 
 @testable import ContainerdContentStore

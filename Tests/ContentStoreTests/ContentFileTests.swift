@@ -1,6 +1,7 @@
 import ContentStore
 import Foundation
 import NIOCore
+import TestSupport
 import Testing
 
 @Suite struct ContentFileTests {

@@ -2,6 +2,7 @@ import Logging
 import NIOConcurrencyHelpers
 import NIOCore
 import PeerTestKit
+import TestSupport
 import Testing
 
 @testable import Libp2p

@@ -1,6 +1,7 @@
 import NIOConcurrencyHelpers
 import NIOCore
 import PeerTestKit
+import TestSupport
 import Testing
 
 @testable import Libp2p

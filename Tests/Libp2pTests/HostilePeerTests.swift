@@ -1,5 +1,6 @@
 import NIOCore
 import PeerTestKit
+import TestSupport
 import Testing
 
 @testable import Libp2p

@@ -1,5 +1,6 @@
 import Foundation
 import PeerTestKit
+import TestSupport
 import Testing
 
 @testable import Libp2p

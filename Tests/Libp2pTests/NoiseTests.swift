@@ -1,6 +1,7 @@
 import Crypto
 import NIOCore
 import PeerTestKit
+import TestSupport
 import Testing
 
 @testable import Libp2p

@@ -5,6 +5,7 @@ import NIOCore
 import NIOPosix
 import OCIDistribution
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import MirrorServer
@@ -14,15 +15,6 @@ import Testing
     private func big(_ megabytes: Int = 24) throws -> FileStore { try FileStore(size: megabytes * 1024 * 1024) }
 
     private func get(_ path: String) -> String { "GET \(path) HTTP/1.1\r\nHost: a\r\n\r\n" }
-
-    /// Waits until `condition` holds; the test fails if it never does.
-    private func eventually(_ what: String, _ condition: () throws -> Bool) async throws {
-        for _ in 0..<3000 {
-            if try condition() { return }
-            try await Task.sleep(for: .milliseconds(10))
-        }
-        Issue.record("never: \(what)")
-    }
 
     @Test func hundredPipelinedRequestsAreAnsweredInOrder() async throws {
         let fixture = try await Fixture()

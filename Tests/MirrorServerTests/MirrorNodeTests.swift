@@ -7,6 +7,7 @@ import NIOCore
 import OCIDistribution
 import PeerRouting
 import ServiceLifecycle
+import TestSupport
 import Testing
 
 @testable import MirrorServer
@@ -82,10 +83,6 @@ private final class ServiceStore: ContentStore, Service {
             store: store, router: router, registryAddress: loopback, adminAddress: loopback, logger: logger)
         configuration.peerPort = router == nil ? nil : 5000
         return configuration
-    }
-
-    private func eventually(_ condition: () async throws -> Bool) async throws {
-        while !(try await condition()) { try await Task.sleep(for: .milliseconds(5)) }
     }
 
     private func port(_ addresses: [SocketAddress]) throws -> Int { try #require(addresses.first?.port) }

@@ -1,5 +1,6 @@
 import Crypto
 import PeerTestKit
+import TestSupport
 import Testing
 
 @testable import PeerRoutingCore

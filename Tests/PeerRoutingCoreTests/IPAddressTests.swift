@@ -1,6 +1,7 @@
 import Foundation
 import NIOCore
 import PeerTestKit
+import TestSupport
 import Testing
 
 @testable import PeerRoutingCore

@@ -1,4 +1,5 @@
 import PeerTestKit
+import TestSupport
 import Testing
 
 @testable import PeerRoutingCore

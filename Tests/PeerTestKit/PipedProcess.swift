@@ -2,7 +2,7 @@ import Foundation
 import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
-import SpawnKit
+import TestSupport
 
 /// A program whose standard input and output are pipes served by an event loop.
 ///
@@ -25,7 +25,7 @@ package final class PipedProcess: Sendable {
                 // does both: start it and wait for its end.
                 Thread.detachNewThread {
                     do {
-                        let child = try spawn(["setpriv", "--pdeathsig", "KILL", "--"] + arguments)
+                        let child = try spawnWithPipes(endingWithThread(arguments))
                         continuation.resume(returning: child)
                         end.succeed(reap(child.pid))
                     } catch {
@@ -58,53 +58,27 @@ package final class PipedProcess: Sendable {
         end.whenComplete { _ in hasEnded.value = true }
     }
 
-    private static let starting = NIOLock()
-
     /// Starts the program with pipes for standard input and output.
     ///
     /// - Returns: Its process ID and our ends of the pipes.
-    private static func spawn(_ arguments: [String]) throws -> (pid: pid_t, input: CInt, output: CInt) {
-        // A program that ended is noticed by its status, not by our own death.
-        signal(SIGPIPE, SIG_IGN)
-        // One at a time: what one start opens must not be inherited by the child of another.
-        starting.lock()
-        defer { starting.unlock() }
+    private static func spawnWithPipes(_ arguments: [String]) throws -> (pid: pid_t, input: CInt, output: CInt) {
         var input: [CInt] = [-1, -1]
         var output: [CInt] = [-1, -1]
-        guard pipe(&input) == 0, pipe(&output) == 0 else { throw IOError(errnoCode: errno, reason: "pipe") }
+        guard pipe(&input) == 0, pipe(&output) == 0 else { throw POSIXFailure("pipe", errno) }
         for descriptor in input + output { _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC) }
-        var actions = posix_spawn_file_actions_t()
-        posix_spawn_file_actions_init(&actions)
-        defer { posix_spawn_file_actions_destroy(&actions) }
-        posix_spawn_file_actions_adddup2(&actions, input[0], 0)
-        posix_spawn_file_actions_adddup2(&actions, output[1], 1)
-        posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0)
-        addCloseOthers(&actions)
-        var attributes = posix_spawnattr_t()
-        posix_spawnattr_init(&attributes)
-        defer { posix_spawnattr_destroy(&attributes) }
-        // The threads of a Swift program block most signals, SIGTERM among them, and a child would inherit that: it
-        // could not be asked to end.
-        var none = sigset_t()
-        sigemptyset(&none)
-        posix_spawnattr_setsigmask(&attributes, &none)
-        var defaults = sigset_t()
-        sigemptyset(&defaults)
-        sigaddset(&defaults, SIGPIPE)
-        posix_spawnattr_setsigdefault(&attributes, &defaults)
-        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
-        let words = arguments.map { strdup($0) } + [nil]
-        defer { words.forEach { free($0) } }
-        var pid = pid_t()
-        let code = posix_spawnp(&pid, arguments[0], &actions, &attributes, words, environ)
-        close(input[0])
-        close(output[1])
-        guard code == 0 else {
+        defer {
+            close(input[0])
+            close(output[1])
+        }
+        do {
+            let pid = try spawn(
+                arguments, input: .descriptor(input[0]), output: .descriptor(output[1]), errors: .file("/dev/null"))
+            return (pid, input[1], output[0])
+        } catch {
             close(input[1])
             close(output[0])
-            throw IOError(errnoCode: code, reason: "posix_spawn \(arguments.joined(separator: " "))")
+            throw error
         }
-        return (pid, input[1], output[0])
     }
 
     /// Writes a line to its standard input.

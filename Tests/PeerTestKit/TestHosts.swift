@@ -172,10 +172,3 @@ package func withHosts(_ hosts: TestHost..., body: () async throws -> Void) asyn
     }
     await stop()
 }
-
-/// Waits until something holds; a test's time limit ends the wait.
-package func eventually(
-    every interval: Duration = .milliseconds(10), _ condition: () async throws -> Bool
-) async throws {
-    while try await !condition() { try await Task.sleep(for: interval) }
-}

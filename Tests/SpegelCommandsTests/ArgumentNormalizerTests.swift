@@ -33,7 +33,8 @@ import Testing
         #expect(normalize("registry", "--debug-web-enabled") == ["registry", "--debug-web-enabled=true"])
         #expect(normalize("registry", "--debug-web-enabled=false") == ["registry", "--debug-web-enabled=false"])
         #expect(
-            normalize("demo", "--exit", "--image", "x") == ["demo", "--exit=true", "--image=x"])
+            normalize("registry", "--debug-web-enabled", "--log-level", "WARN")
+                == ["--log-level=WARN", "registry", "--debug-web-enabled=true"])
     }
 
     @Test func logLevelStandsAnywhere() {

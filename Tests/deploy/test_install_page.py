@@ -1,5 +1,9 @@
-"""docs/install-systemd.md, step by step on two hosts, from the tarball to the state before."""
+"""docs/install-systemd.md, step by step on two hosts, from the tarball to the state before.
 
+Once on hosts made of this machine's /usr, with a stand-in for systemd; and, with SPEGEL_TEST_DEBIAN_ROOT (a root of debootstrap), on hosts that
+really boot, with the units in their sandboxes."""
+
+import os
 import re
 import shutil
 import subprocess
@@ -29,12 +33,15 @@ def blocks():
 class Host:
     """A Debian host without spegel: its root and its network."""
 
-    def __init__(self, cluster):
+    MAKER = "host.py"
+    NAMESPACES = ("--mount", "--pid")
+
+    def __init__(self, cluster, *arguments):
         self.node = cluster.add_node()
         root = self.node.path("/tmp/host")
         root.mkdir()
         self.child = cluster.start(self.node.path("/tmp/host.log"), *self.node.inside(
-            "unshare", "--mount", "--pid", "--fork", "--kill-child", sys.executable, HERE / "host.py", root))
+            "unshare", *self.NAMESPACES, "--fork", "--kill-child", sys.executable, HERE / self.MAKER, *arguments, root))
         eventually("the host is made", self.is_made)
 
     def is_made(self):
@@ -43,7 +50,17 @@ class Host:
         if not children:
             return False
         self.pid = children[0]
+        return self.is_up()
+
+    def is_up(self):
         return self.path("/run/host-is-made").exists()
+
+    def install_packages(self, line):
+        """They are there: this machine's /usr is the host's."""
+
+    def start_containerd(self):
+        """As the host's systemd would have."""
+        self.run("(containerd >/var/log/containerd.log 2>&1 &)")
 
     def path(self, path):
         return Path(f"/proc/{self.pid}/root{path}")
@@ -59,11 +76,38 @@ class Host:
         return subprocess.run(self.command(line), capture_output=True, timeout=PATIENCE).returncode == 0
 
 
-@pytest.fixture
-def hosts(program):
+class DebianHost(Host):
+    """A host that has booted a root of debootstrap, with systemd."""
+
+    MAKER = "debian.py"
+    NAMESPACES = ("--mount", "--pid", "--uts", "--ipc", "--cgroup")
+
+    def is_up(self):
+        # "degraded" is up as well: some unit of Debian's own does not suit a namespace.
+        answer = subprocess.run(self.command("systemctl is-system-running"), capture_output=True, text=True, timeout=PATIENCE)
+        return answer.stdout.strip() in ("running", "degraded")
+
+    def install_packages(self, line):
+        self.run(line)
+
+    def start_containerd(self):
+        assert self.run("systemctl is-active containerd.service").strip() == "active"
+
+
+def debian_root():
+    root = os.environ.get("SPEGEL_TEST_DEBIAN_ROOT")
+    if not root:
+        pytest.skip("SPEGEL_TEST_DEBIAN_ROOT names no root: see `make host-test`")
+    return root
+
+
+@pytest.fixture(params=["stand-in", "systemd"])
+def hosts(request, program):
+    arguments = (DebianHost, debian_root()) if request.param == "systemd" else (Host,)
     with tempfile.TemporaryDirectory(prefix="spegel-", ignore_cleanup_errors=True) as directory:
         cluster = Cluster(Path(directory), HostImage(program))
-        yield [Host(cluster) for _ in range(2)]
+        kind, *rest = arguments
+        yield [kind(cluster, *rest) for _ in range(2)]
         cluster.close()
 
 
@@ -80,16 +124,15 @@ def test_the_page_leads_to_a_mirror_and_back(hosts, program, image, tmp_path):
         for path in [*(tmp_path / "dist").iterdir(), archive]:
             shutil.copy(path, host.path("/root"))
         host.run("mkdir -p /etc/containerd/certs.d/registry.example.com && echo 'server = \"https://registry.example.com\"' > /etc/containerd/certs.d/registry.example.com/hosts.toml")
-        # The host's containerd, which its systemd would have started.
-        host.run("(containerd >/var/log/containerd.log 2>&1 &)")
+        host.start_containerd()
         eventually("containerd answers", lambda: host.succeeds("ctr version"))
         former.append((tree(host.path("/etc/containerd")), set(files(host.path("/usr")))))
 
     identities = []
     for host in hosts:
         (block,) = steps[1]
-        # The packages are there: this machine's /usr is the host's.
         assert block[0].startswith("apt-get install")
+        host.install_packages(block[0])
         for line in block[1:]:
             output = host.run(line)
         assert output.startswith("spegel ")

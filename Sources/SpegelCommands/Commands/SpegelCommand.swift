@@ -13,7 +13,7 @@ struct SpegelCommand: AsyncParsableCommand {
         subcommands: [
             RegistryCommand.self, ConfigurationCommand.self, CleanupCommand.self, CleanupWaitCommand.self,
             ContainerdPrepCommand.self, DoctorCommand.self, RemoveTaintCommand.self,
-            DHTCommand.self, VersionCommand.self, VerifyCommand.self, PullCommand.self, DemoCommand.self,
+            DHTCommand.self, VersionCommand.self, VerifyCommand.self, PullCommand.self,
         ]
     )
 

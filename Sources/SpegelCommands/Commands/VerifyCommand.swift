@@ -44,13 +44,19 @@ struct VerifyCommand: AsyncParsableCommand {
 }
 
 /// Verifies a layout and shows how far it is.
-struct LayoutCheck {
-    var store: OnDiskContentStore
-    var terminal: Terminal
-    /// Which blobs; all when nil.
-    var digests: [Digest]?
+package struct LayoutCheck {
+    private let store: OnDiskContentStore
+    private let terminal: Terminal
+    private let digests: [Digest]?
 
-    func run() async throws -> VerificationReport {
+    /// - Parameter digests: Which blobs; all when nil.
+    package init(store: OnDiskContentStore, terminal: Terminal, digests: [Digest]? = nil) {
+        self.store = store
+        self.terminal = terminal
+        self.digests = digests
+    }
+
+    package func run() async throws -> VerificationReport {
         let display = ProgressDisplay(terminal: terminal)
         defer { display.end() }
         return try await store.verify(digests) { progress in

@@ -3,14 +3,27 @@ import NIOCore
 import PeerRouting
 
 /// Takes part in a cluster's DHT for the time of one question.
-struct DHTClient: Sendable {
-    var source: any BootstrapSource
-    /// The port of nodes whose bootstrap record names none.
-    var clusterPort: UInt16
-    /// Whether the cluster is on this machine, so that loopback addresses are good.
-    var isLocal: Bool
-    var timeout: Duration
-    var logger: Logger
+package struct DHTClient: Sendable {
+    private let source: any BootstrapSource
+    private let clusterPort: UInt16
+    private let isLocal: Bool
+    private let timeout: Duration
+    private let logger: Logger
+
+    /// - Parameters:
+    ///   - source: Names the nodes that are asked first.
+    ///   - clusterPort: The port of nodes whose bootstrap record names none.
+    ///   - isLocal: Whether the cluster is on this machine, so that loopback addresses are good.
+    ///   - timeout: How long joining, and a ping's identification, may take.
+    package init(
+        source: any BootstrapSource, clusterPort: UInt16, isLocal: Bool, timeout: Duration, logger: Logger
+    ) {
+        self.source = source
+        self.clusterPort = clusterPort
+        self.isLocal = isLocal
+        self.timeout = timeout
+        self.logger = logger
+    }
 
     /// What a ping tells.
     struct Pong: Sendable {
@@ -49,7 +62,7 @@ struct DHTClient: Sendable {
     /// Joins the cluster without becoming a member, and asks it something.
     ///
     /// - Throws: ``CommandFailure`` when no node answers in time.
-    func joined<Answer>(_ body: (KademliaRouter) async throws -> Answer) async throws -> Answer {
+    package func joined<Answer>(_ body: (KademliaRouter) async throws -> Answer) async throws -> Answer {
         try await started(joining: true) { router in
             let deadline = ContinuousClock.now + timeout
             while router.state != .joined {

@@ -5,7 +5,7 @@ import OCIDistribution
 
 extension OnDiskContentStore.Options {
     /// How the daemon opens a layout it serves; a missing or empty directory becomes one.
-    static func serving(_ path: String, logger: Logger) -> Self {
+    package static func serving(_ path: String, logger: Logger) -> Self {
         var options = Self()
         options.bareTags = bareTagSource(path)
         options.createsIfMissing = true
@@ -14,7 +14,7 @@ extension OnDiskContentStore.Options {
     }
 
     /// How a layout is opened that content is pulled into.
-    static func receiving(logger: Logger) -> Self {
+    package static func receiving(logger: Logger) -> Self {
         var options = Self()
         options.createsIfMissing = true
         options.logger = logger

@@ -7,7 +7,7 @@ extension Logger {
     }
 
     /// The logger of commands for people, who are told of errors in other ways; only `--log-level DEBUG` says more.
-    static func quiet(_ level: Logger.Level) -> Logger {
+    package static func quiet(_ level: Logger.Level) -> Logger {
         program(level == .info ? .error : level)
     }
 }

@@ -8,9 +8,9 @@ struct GlobalOptions: ParsableArguments {
 }
 
 /// Reads the names of log levels.
-enum LogLevelOption {
+package enum LogLevelOption {
     /// The transform of the option.
-    @Sendable static func parse(_ text: String) throws -> Logger.Level {
+    @Sendable package static func parse(_ text: String) throws -> Logger.Level {
         switch text.uppercased() {
         case "DEBUG": return .debug
         case "INFO": return .info

@@ -1,9 +1,9 @@
 import MirrorServer
 
 /// Reads addresses to listen on.
-enum ListenAddressOption {
+package enum ListenAddressOption {
     /// The transform of the option.
-    @Sendable static func parse(_ text: String) throws -> ListenAddress {
+    @Sendable package static func parse(_ text: String) throws -> ListenAddress {
         do {
             return try ListenAddress(parsing: text)
         } catch {

@@ -116,12 +116,6 @@ struct OptionCatalogue: Sendable {
                 "mirror": .value,
                 "output": .value,
             ],
-            "demo": [
-                "image": .value,
-                "work-dir": .value,
-                "registry-addr": .value,
-                "exit": .boolean,
-            ],
         ]
     )
 }

@@ -1,5 +1,5 @@
 /// Transforms of the simple options, each with an error that says what is allowed.
-enum ScalarOption {
+package enum ScalarOption {
     /// `true` or `false`, in the spellings that Go programs accept.
     @Sendable static func boolean(_ text: String) throws -> Bool {
         switch text {
@@ -20,7 +20,7 @@ enum ScalarOption {
     }
 
     /// Any text but none at all, and nothing that could not be in a file name or a header.
-    @Sendable static func text(_ text: String) throws -> String {
+    @Sendable package static func text(_ text: String) throws -> String {
         guard !text.isEmpty, text.unicodeScalars.allSatisfy({ $0.value >= 0x20 && $0.value != 0x7f }) else {
             throw OptionError("text without control characters")
         }

@@ -3,18 +3,18 @@ import RegistryClient
 import Synchronization
 
 /// Shows a pull while it happens.
-final class PullDisplay: Sendable {
+package final class PullDisplay: Sendable {
     private let display: ProgressDisplay
     private let terminal: Terminal
     private let planned = Mutex<[Digest: (role: ContentRole, size: Int64)]>([:])
 
-    init(terminal: Terminal) {
+    package init(terminal: Terminal) {
         self.terminal = terminal
         display = ProgressDisplay(terminal: terminal)
     }
 
     /// Takes an event of the pull, from any thread.
-    @Sendable func show(_ event: PullEvent) {
+    @Sendable package func show(_ event: PullEvent) {
         switch event {
         case .planned(let descriptor, let role):
             planned.withLock { $0[descriptor.digest] = (role, descriptor.size) }
@@ -37,7 +37,7 @@ final class PullDisplay: Sendable {
     }
 
     /// Takes what is still shown away.
-    func end() {
+    package func end() {
         display.end()
     }
 

@@ -3,13 +3,13 @@ import OCIDistribution
 import RegistryClient
 
 /// The pieces of a pulled image: size, time, where each came from, and what of it was verified.
-struct PullTable {
+package struct PullTable {
     private let report: PullReport
     private let verification: VerificationReport
     private let source: (PulledContent) -> String?
 
     /// - Parameter source: where a piece came from, when more is known than whom it was asked of.
-    init(
+    package init(
         _ report: PullReport, _ verification: VerificationReport,
         source: @escaping (PulledContent) -> String? = { _ in nil }
     ) {
@@ -18,7 +18,7 @@ struct PullTable {
         self.verification = verification
     }
 
-    var lines: [String] {
+    package var lines: [String] {
         let sound = Set(verification.blobs.filter { $0.outcome == .sound }.map(\.digest))
         var diffIDs: [Digest: Bool] = [:]
         for layer in verification.layers {

@@ -1,7 +1,7 @@
 /// Sizes and times in a form for people.
-enum Quantity {
+package enum Quantity {
     /// A number of bytes, such as `512 B`, `1.5 KiB` or `200.0 MiB`.
-    static func bytes(_ count: Int64) -> String {
+    package static func bytes(_ count: Int64) -> String {
         let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
         guard count >= 1024 else { return "\(count) B" }
         var value = Double(count) / 1024
@@ -15,7 +15,7 @@ enum Quantity {
     }
 
     /// A time, such as `0.8 ms`, `12 ms`, `3.4 s` or `2 min 5 s`.
-    static func time(_ duration: Duration) -> String {
+    package static func time(_ duration: Duration) -> String {
         let seconds = max(0, duration / .seconds(1))
         if seconds < 0.01 { return "\(decimal(seconds * 1000, 1)) ms" }
         if seconds < 1 { return "\(Int((seconds * 1000).rounded())) ms" }

@@ -7,15 +7,15 @@
 #endif
 
 /// Standard output, and whether a person looks at it.
-struct Terminal: Sendable {
+package struct Terminal: Sendable {
     /// Whether lines may be redrawn and coloured.
-    var isInteractive: Bool
+    package var isInteractive: Bool
     /// Characters in a line.
-    var width: Int
+    package var width: Int
     private let sink: any LogSink
 
     /// The process's standard output.
-    static var standardOutput: Terminal {
+    package static var standardOutput: Terminal {
         var size = winsize()
         let isTerminal = isatty(1) == 1
         let known = isTerminal && ioctl(1, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
@@ -32,27 +32,27 @@ struct Terminal: Sendable {
     }
 
     /// Writes text as it is.
-    func write(_ text: String) {
+    package func write(_ text: String) {
         sink.write(line: Array(text.utf8))
     }
 
     /// Writes a line.
-    func line(_ text: String = "") {
+    package func line(_ text: String = "") {
         write(text + "\n")
     }
 
     /// Emphasis for a heading.
-    func bold(_ text: String) -> String {
+    package func bold(_ text: String) -> String {
         isInteractive ? "\u{1b}[1m\(text)\u{1b}[0m" : text
     }
 
     /// Emphasis for what is well.
-    func green(_ text: String) -> String {
+    package func green(_ text: String) -> String {
         isInteractive ? "\u{1b}[32m\(text)\u{1b}[0m" : text
     }
 
     /// Emphasis for what is wrong.
-    func red(_ text: String) -> String {
+    package func red(_ text: String) -> String {
         isInteractive ? "\u{1b}[31m\(text)\u{1b}[0m" : text
     }
 }

@@ -2,17 +2,17 @@ import ContentStore
 import OCIDistribution
 
 /// The result of a verification in words: what is wrong, each in a line, and a count of everything.
-struct VerificationSummary {
+package struct VerificationSummary {
     /// Lines about single things; beyond it they are only counted.
     private static let maximumLines = 200
 
     private let report: VerificationReport
 
-    init(_ report: VerificationReport) {
+    package init(_ report: VerificationReport) {
         self.report = report
     }
 
-    func lines(on terminal: Terminal) -> [String] {
+    package func lines(on terminal: Terminal) -> [String] {
         var faults: [String] = []
         for blob in report.blobs {
             if let fault = Self.fault(of: blob) { faults.append("\(terminal.red("bad"))   \(blob.digest): \(fault)") }

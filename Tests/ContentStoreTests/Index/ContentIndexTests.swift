@@ -1,5 +1,6 @@
 import ContentStoreConformance
 import OCIDistribution
+import TestSupport
 import Testing
 
 @testable import ContentStore

@@ -3,6 +3,7 @@ import ContentStoreConformance
 import Foundation
 import Logging
 import OCIDistribution
+import TestSupport
 import Testing
 
 /// Killed writers, full and read-only file systems, missing permissions: in processes of their own.
@@ -16,7 +17,7 @@ import Testing
             if round % 5 == 0 { directory = try TemporaryDirectory() }
             let path = "\(directory.path)/layout"
             let seed = "\(lane * 1000 + round)"
-            let tool = try ToolProcess([try ToolProcess.program(), "churn", path, seed])
+            let tool = try await ChildProcess.start([try Project.program("store-writer"), "churn", path, seed])
             // Sometimes while opening, mostly at work.
             let awaited = round % 4 == 0 ? "opening" : "open\n"
             let limit = ContinuousClock.now + .seconds(60)
@@ -25,8 +26,8 @@ import Testing
                 try await Task.sleep(for: .milliseconds(1))
             }
             try await Task.sleep(for: .microseconds(Int(random.next() % (round % 4 == 0 ? 6_000 : 60_000))))
-            tool.kill()
-            #expect(await tool.wait() == -SIGKILL, "\(tool.output)")
+            tool.send(SIGKILL)
+            #expect(try await tool.wait() == .signalled(SIGKILL), "\(tool.output)")
             try await checkSoundness(path, "lane \(lane), round \(round)")
         }
     }
@@ -76,22 +77,22 @@ import Testing
         let manager = FileManager.default
         try manager.setAttributes(
             [.posixPermissions: 0o755], ofItemAtPath: (layout.path as NSString).deletingLastPathComponent)
-        let program = try ToolProcess.program()
+        let program = try Project.program("store-writer")
         // Root may do everything, so it runs as another user, who must be able to reach the program.
         let directory = try TemporaryDirectory()
         try manager.setAttributes([.posixPermissions: 0o755], ofItemAtPath: directory.path)
         let copy = "\(directory.path)/store-writer"
         // By a process that starts no others: one started while the copy is open for writing would keep it busy.
-        _ = try await ToolProcess.check(["cp", program, copy])
+        _ = try await Command.check(["cp", program, copy])
         let arguments = [copy, "read-only", layout.path]
         let output: String
         if getuid() == 0 {
-            output = try await ToolProcess.check(["setpriv", "--reuid=65534", "--clear-groups"] + arguments)
+            output = try await Command.check(["setpriv", "--reuid=65534", "--clear-groups"] + arguments)
         } else {
             for name in ["", "/blobs", "/blobs/sha256"] {
                 try manager.setAttributes([.posixPermissions: 0o555], ofItemAtPath: layout.path + name)
             }
-            output = try await ToolProcess.check(arguments)
+            output = try await Command.check(arguments)
         }
         for what in ["write", "tag", "untag", "remove", "create"] {
             #expect(output.contains("\(what): permission denied"))
@@ -102,8 +103,8 @@ import Testing
 
     @Test func noFilesAreLeftOpen() async throws {
         let directory = try TemporaryDirectory()
-        let output = try await ToolProcess.check([
-            try ToolProcess.program(), "descriptors", "\(directory.path)/layout",
+        let output = try await Command.check([
+            try Project.program("store-writer"), "descriptors", "\(directory.path)/layout",
         ])
         #expect(output.contains("open files: "))
     }
@@ -123,7 +124,7 @@ import Testing
     /// Runs a script in a mount namespace of its own. `$0` is the program, `$1` the path.
     private func inMountNamespace(_ script: String, _ path: String) async throws -> String {
         let user = getuid() == 0 ? [] : ["--map-root-user"]
-        return try await ToolProcess.check(
-            ["unshare", "--mount"] + user + ["sh", "-c", script, try ToolProcess.program(), path])
+        return try await Command.check(
+            ["unshare", "--mount"] + user + ["sh", "-c", script, try Project.program("store-writer"), path])
     }
 }

@@ -3,6 +3,7 @@ import ContentStoreConformance
 import Foundation
 import NIOCore
 import OCIDistribution
+import TestSupport
 import Testing
 
 /// Blobs that are not what they should be.

@@ -3,6 +3,7 @@ import ContentStoreConformance
 import Foundation
 import NIOCore
 import OCIDistribution
+import TestSupport
 import Testing
 
 @Suite struct OpeningTests {

@@ -2,6 +2,7 @@ import ContentStore
 import ContentStoreConformance
 import OCIDistribution
 import ServiceLifecycle
+import TestSupport
 import Testing
 
 /// A store on disk as a service: opening starts it, it ends once, and it does not start again.

@@ -4,6 +4,7 @@ import Foundation
 import Logging
 import NIOConcurrencyHelpers
 import OCIDistribution
+import TestSupport
 
 /// An image layout as another program would make and change it: with files, without the library.
 final class Layout: Sendable {

@@ -1,5 +1,5 @@
 /// A reproducible source of numbers.
-struct SplitMix64 {
+struct SplitMix64: Sendable {
     private var state: UInt64
 
     init(seed: UInt64) { state = seed }

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// buildah unpacks what it pulls, so layers and diffIDs are checked by it.

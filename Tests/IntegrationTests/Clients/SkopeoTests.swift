@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// skopeo, which stands for podman, buildah and CRI-O too: they use the same library.

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// Nodes with a containerd each, which give each other what they have; an upstream for what nobody has.

@@ -1,7 +1,8 @@
 import Foundation
+import TestSupport
 import Testing
 
-/// `spegel demo`, as `make demo ARGS=--exit` runs it.
+/// The demonstration, as `make demo ARGS=--exit` runs it.
 @Suite struct DemoTests {
     /// Three nodes, a pull through the third, and another one while the node that serves is killed.
     @Test func pullsVerifiesAndEnds() async throws {
@@ -11,7 +12,7 @@ import Testing
         let port = try LoopbackAddress.freePort(on: address)
         let work = directory.path("work")
         let result = try await Command.run(
-            try Project.program(), "demo", "--image", layout.path, "--work-dir", work, "--registry-addr",
+            try Project.program("demo"), "--image", layout.path, "--work-dir", work, "--registry-addr",
             "\(address):\(port)", "--exit", limit: .seconds(600))
         #expect(result.status == .exited(0), "\(result)")
         #expect(result.output.contains("What happened"))
@@ -37,7 +38,7 @@ import Testing
         let address = LoopbackAddress.next(3)
         let port = try LoopbackAddress.freePort(on: address)
         let demo = try await ChildProcess.start([
-            try Project.program(), "demo", "--image", layout.path, "--work-dir", directory.path("work"),
+            try Project.program("demo"), "--image", layout.path, "--work-dir", directory.path("work"),
             "--registry-addr", "\(address):\(port)",
         ])
         _ = try await demo.until("the demo serving") { () -> Bool? in
@@ -55,7 +56,7 @@ import Testing
         let directory = try TemporaryDirectory()
         let file = try directory.write("mine", to: "work/file")
         let result = try await Command.run(
-            try Project.program(), "demo", "--image", layout.path, "--work-dir", directory.path("work"), "--exit")
+            try Project.program("demo"), "--image", layout.path, "--work-dir", directory.path("work"), "--exit")
         #expect(result.status == .exited(64))
         #expect(FileManager.default.fileExists(atPath: file))
     }

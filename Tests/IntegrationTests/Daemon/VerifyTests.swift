@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// `spegel verify` on layouts that are sound, and on ones that are not.

@@ -2,6 +2,7 @@ import Foundation
 import OCIDistribution
 import PeerRouting
 import Synchronization
+import TestSupport
 import Testing
 
 extension MirrorProcessTests {

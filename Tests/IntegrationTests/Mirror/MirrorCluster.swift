@@ -1,6 +1,7 @@
 import Foundation
 import OCIDistribution
 import Synchronization
+import TestSupport
 
 /// Daemons that find each other: a node with nothing, which bootstraps the others, and providers that can be killed and
 /// started again. All serve on the same port, each on an address of its own.

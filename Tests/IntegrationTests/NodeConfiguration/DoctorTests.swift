@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// `spegel doctor` on three nodes with real containerds: all is well, and what is broken is found and named.

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// `configuration`, `cleanup` and `cleanup-wait` with real containerd, daemon and upstream.

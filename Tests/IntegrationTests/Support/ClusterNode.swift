@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 /// A node of a cluster in a process of its own: `Tests/Tools/RouterNode`.
 final class ClusterNode: Sendable {
@@ -39,7 +40,7 @@ final class ClusterNode: Sendable {
         let process = try await ChildProcess.start(
             wrapper + [try Project.program("router-node")] + (seed.map { ["--seed", "\($0)"] } ?? [])
                 + bootstrap.flatMap { ["--bootstrap", $0] } + listen,
-            standardInput: path)
+            input: .file(path))
         // The child has it open for both directions, so this does not wait for a reader.
         guard let commands = FileHandle(forUpdatingAtPath: path) else { throw POSIXFailure("open \(path)", errno) }
         let listening = try await process.until("the node listening") { () -> Event? in

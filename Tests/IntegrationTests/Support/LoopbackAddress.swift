@@ -1,5 +1,6 @@
 import Foundation
 import Synchronization
+import TestSupport
 
 /// Addresses in 127.0.0.0/8 that no other test uses, so that a port picked on one stays free.
 enum LoopbackAddress {

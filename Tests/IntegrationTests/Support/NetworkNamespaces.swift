@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 /// A network of its own for a test: a namespace with a bridge, and namespaces with one interface each at that bridge.
 ///

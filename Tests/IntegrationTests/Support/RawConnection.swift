@@ -1,5 +1,6 @@
 import Foundation
 import OCIDistribution
+import TestSupport
 
 /// A TCP connection that sends exactly the bytes it is given.
 ///

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 /// Debian's containerd with root, state and socket of its own.
 ///

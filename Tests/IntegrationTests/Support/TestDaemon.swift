@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 /// A daemon of ours on a loopback address of its own, serving an image layout.
 final class TestDaemon: Sendable {

@@ -1,5 +1,6 @@
 import Foundation
 import OCIDistribution
+import TestSupport
 
 /// Image layouts that the tests share; made once and kept between runs.
 enum TestImages {

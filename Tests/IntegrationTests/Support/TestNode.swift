@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 /// A node of a cluster: a containerd, and a daemon over it that knows the other nodes by the first one's record.
 final class TestNode: Sendable {

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 /// Debian's docker-registry as the upstream of a test, which knows from its access log what it was asked for.
 final class TestUpstream: Sendable {

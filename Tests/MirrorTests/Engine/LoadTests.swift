@@ -3,6 +3,7 @@ import Foundation
 import NIOCore
 import OCIDistribution
 import PeerRouting
+import TestSupport
 import Testing
 
 @testable import MirrorServer

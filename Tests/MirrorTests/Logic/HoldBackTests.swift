@@ -1,6 +1,7 @@
 import DequeModule
 import NIOCore
 import PeerRouting
+import TestSupport
 import Testing
 
 @testable import MirrorServer

@@ -1,5 +1,6 @@
 import NIOCore
 import PeerRouting
+import TestSupport
 import Testing
 
 @testable import MirrorServer

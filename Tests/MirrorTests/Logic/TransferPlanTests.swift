@@ -1,5 +1,6 @@
 import OCIDistribution
 import PeerRouting
+import TestSupport
 import Testing
 
 @testable import MirrorServer

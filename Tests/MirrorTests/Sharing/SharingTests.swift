@@ -2,6 +2,7 @@ import NIOCore
 import NIOPosix
 import OCIDistribution
 import PeerRouting
+import TestSupport
 import Testing
 
 @testable import MirrorServer

@@ -1,6 +1,7 @@
 import NIOCore
 import OCIDistribution
 import PeerRouting
+import TestSupport
 
 /// Content of any size that differs at every place, made once and shared.
 struct SharedBytes: Sendable {

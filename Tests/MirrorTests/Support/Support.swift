@@ -3,6 +3,7 @@ import NIOConcurrencyHelpers
 import NIOCore
 import OCIDistribution
 import PeerRouting
+import TestSupport
 
 @testable import MirrorServer
 
@@ -10,11 +11,6 @@ import PeerRouting
 func at(_ milliseconds: Int64) -> NIODeadline { .uptimeNanoseconds(1_000_000_000) + .milliseconds(milliseconds) }
 
 let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
-
-/// Waits until `condition` holds; the time limit of the suite guards it.
-func eventually(_ condition: () async throws -> Bool) async throws {
-    while try await !condition() { try await Task.sleep(for: .milliseconds(2)) }
-}
 
 private let addressesGiven = NIOLockedValueBox<UInt32>(0)
 

@@ -1,6 +1,7 @@
 import Logging
 import NIOConcurrencyHelpers
 import PeerTestKit
+import TestSupport
 import Testing
 
 @testable import PeerRouting

@@ -1,5 +1,6 @@
 import Logging
 import PeerTestKit
+import TestSupport
 
 @testable import PeerRouting
 

@@ -1,22 +1,22 @@
 import Foundation
 
 /// Runs programs to their end.
-enum Command {
-    struct Result: Sendable {
-        var status: ChildProcess.Status
-        var output: String
-        var errors: String
+package enum Command {
+    package struct Result: Sendable {
+        package var status: ChildProcess.Status
+        package var output: String
+        package var errors: String
     }
 
     /// Runs a program and returns how it ended.
-    static func run(
+    package static func run(
         _ arguments: String..., environment: [String: String] = [:], limit: Duration = .seconds(180)
     ) async throws -> Result {
         try await run(arguments, environment: environment, limit: limit)
     }
 
     /// Runs a program and returns how it ended.
-    static func run(
+    package static func run(
         _ arguments: [String], environment: [String: String] = [:], limit: Duration = .seconds(180)
     ) async throws -> Result {
         let child = try await ChildProcess.start(arguments, environment: environment)
@@ -26,7 +26,7 @@ enum Command {
 
     /// Runs a program that must succeed, and returns its output.
     @discardableResult
-    static func check(
+    package static func check(
         _ arguments: String..., environment: [String: String] = [:], limit: Duration = .seconds(180)
     ) async throws -> String {
         try await check(arguments, environment: environment, limit: limit)
@@ -34,7 +34,7 @@ enum Command {
 
     /// Runs a program that must succeed, and returns its output.
     @discardableResult
-    static func check(
+    package static func check(
         _ arguments: [String], environment: [String: String] = [:], limit: Duration = .seconds(180)
     ) async throws -> String {
         let result = try await run(arguments, environment: environment, limit: limit)

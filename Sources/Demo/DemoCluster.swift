@@ -5,16 +5,19 @@ import MirrorServer
 import OCIDistribution
 import PeerRouting
 import RegistryClient
+import SpegelCommands
 import Synchronization
 
 /// The nodes of the demonstration and their processes.
 final class DemoCluster: Sendable {
     let nodes: [DemoNode]
+    private let program: String
     private let terminal: Terminal
     private let logger: Logger
     private let processes = Mutex<[Int: DaemonProcess]>([:])
 
-    init(nodes: [DemoNode], terminal: Terminal, logger: Logger) {
+    init(program: String, nodes: [DemoNode], terminal: Terminal, logger: Logger) {
+        self.program = program
         self.nodes = nodes
         self.terminal = terminal
         self.logger = logger
@@ -31,7 +34,8 @@ final class DemoCluster: Sendable {
                 // An empty store.
                 _ = try await OnDiskContentStore.open(path: node.store, options: .receiving(logger: logger))
             }
-            let process = try DaemonProcess(arguments: node.arguments, logPath: node.logPath)
+            let process = try DaemonProcess(
+                program: program, arguments: node.arguments, logPath: node.logPath)
             processes.withLock { $0[node.number] = process }
             terminal.line("  \(process.commandLine)")
             try await process.waitUntilListening(on: node.registry)

@@ -4,11 +4,13 @@ import Logging
 import MirrorServer
 import OCIDistribution
 import RegistryClient
+import SpegelCommands
 import UnixSignals
 
 /// The demonstration: three nodes that find each other, a pull through one of what another has, and the same again while
 /// the node that serves it is killed; every byte is verified.
 struct Demo {
+    private let program: String
     private let imagePath: String
     private let workDirectory: String
     private let registry: ListenAddress
@@ -17,12 +19,15 @@ struct Demo {
     private let logger: Logger
 
     /// - Parameters:
+    ///   - program: Path of the daemon.
+    ///   - imagePath: An OCI image layout.
     ///   - workDirectory: Removed and made anew, if it is empty or was made by a demonstration before.
     ///   - registry: Address of the first node, one in 127.0.0.0/8; the others have the two after it.
     init(
-        imagePath: String, workDirectory: String, registry: ListenAddress, staysUp: Bool, terminal: Terminal,
-        logger: Logger
+        program: String, imagePath: String, workDirectory: String, registry: ListenAddress, staysUp: Bool,
+        terminal: Terminal, logger: Logger
     ) {
+        self.program = program
         self.imagePath = imagePath
         self.workDirectory = workDirectory
         self.registry = registry
@@ -47,6 +52,7 @@ struct Demo {
         let reference = try await chooseImage()
         try prepareWorkDirectory()
         let cluster = DemoCluster(
+            program: program,
             nodes: DemoNode.nodes(
                 from: registry, stores: [imagePath, "\(workDirectory)/node2", "\(workDirectory)/node3"],
                 logDirectory: workDirectory),

@@ -3,6 +3,7 @@ import Foundation
 import Logging
 import OCIDistribution
 import RegistryClient
+import SpegelCommands
 import Synchronization
 
 /// What the demonstration shows, one pull after the other.

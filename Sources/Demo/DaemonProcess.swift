@@ -1,12 +1,10 @@
 import CNodeSystem
 import Foundation
 import MirrorServer
-import NodeConfiguration
+import SpegelCommands
 import Synchronization
 
-/// A daemon as a process of its own, started from this same program.
-///
-/// Without Foundation's `Process`: it brings 34 MiB of ICU data into a program that is linked statically.
+/// A daemon as a process of its own.
 final class DaemonProcess: Sendable {
     /// How it was started, as one would type it.
     let commandLine: String
@@ -15,10 +13,9 @@ final class DaemonProcess: Sendable {
     private let hasEnded = Mutex(false)
 
     /// Starts a daemon whose log goes to a file.
-    init(arguments: [String], logPath: String) throws {
-        guard let program = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe") else {
-            throw CommandFailure("cannot find this program's own file")
-        }
+    ///
+    /// - Throws: ``CommandFailure`` when the log cannot be written or the program cannot be started.
+    init(program: String, arguments: [String], logPath: String) throws {
         self.logPath = logPath
         commandLine = "spegel " + arguments.joined(separator: " ")
         let log = open(logPath, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)

@@ -2,6 +2,7 @@ import Foundation
 import MirrorServer
 import OCIDistribution
 import RegistryClient
+import SpegelCommands
 
 /// One node of the demonstration: a daemon process on a loopback address of its own.
 struct DemoNode: Sendable {

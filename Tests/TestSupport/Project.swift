@@ -1,17 +1,17 @@
 import Foundation
 
 /// Where the project's own things are.
-enum Project {
+package enum Project {
     /// The package's directory.
-    static let root: String = {
+    package static let root: String = {
         var url = URL(fileURLWithPath: #filePath)
-        for _ in 0..<4 { url.deleteLastPathComponent() }
+        for _ in 0..<3 { url.deleteLastPathComponent() }
         return url.path
     }()
 
     /// The daemon's program, which was built together with the tests and lies beside them; `SPEGEL_TEST_PROGRAM` names
     /// another, such as that of a release build.
-    static func program(_ name: String = "spegel") throws -> String {
+    package static func program(_ name: String = "spegel") throws -> String {
         if name == "spegel", let other = ProcessInfo.processInfo.environment["SPEGEL_TEST_PROGRAM"] { return other }
         let own = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
         let path = URL(fileURLWithPath: own).deletingLastPathComponent().appendingPathComponent(name).path

@@ -4,25 +4,36 @@ import OCIDistribution
 import RegistryClient
 
 /// A pull that is shown while it happens, and the verification of every piece of it afterwards.
-struct VerifiedPull {
-    var endpoint: RegistryEndpoint
-    var store: OnDiskContentStore
-    var terminal: Terminal
-    var logger: Logger
-    /// Hears of every event too, from any thread.
-    var observe: @Sendable (PullEvent) -> Void = { _ in }
+package struct VerifiedPull {
+    private let endpoint: RegistryEndpoint
+    private let store: OnDiskContentStore
+    private let terminal: Terminal
+    private let logger: Logger
+    private let observe: @Sendable (PullEvent) -> Void
 
-    struct Result {
-        var pull: PullReport
-        var verification: VerificationReport
+    package struct Result {
+        package var pull: PullReport
+        package var verification: VerificationReport
 
-        var isSound: Bool { verification.isSound && verification.isComplete }
+        package var isSound: Bool { verification.isSound && verification.isComplete }
+    }
+
+    /// - Parameter observe: Receives every event too, from any thread.
+    package init(
+        endpoint: RegistryEndpoint, store: OnDiskContentStore, terminal: Terminal, logger: Logger,
+        observe: @escaping @Sendable (PullEvent) -> Void = { _ in }
+    ) {
+        self.endpoint = endpoint
+        self.store = store
+        self.terminal = terminal
+        self.logger = logger
+        self.observe = observe
     }
 
     /// Pulls what the reference names.
     ///
     /// - Throws: ``PullError``, `ContentStoreError` or `CancellationError`.
-    func run(_ reference: Reference) async throws -> Result {
+    package func run(_ reference: Reference) async throws -> Result {
         let client = RegistryClient(logger: logger)
         let display = PullDisplay(terminal: terminal)
         let report: PullReport
