@@ -3,7 +3,7 @@
 RELEASE := --configuration release --scratch-path .build-release
 FORMATTED := Sources Tests Benchmarks Examples Package.swift
 
-.PHONY: all help build demo test bench tsan soak fuzz format lint clean image image-test host-test dist chart deploy-test
+.PHONY: all help build demo test bench hot-paths tsan soak fuzz format lint clean image image-test host-test dist chart deploy-test
 
 all: build
 
@@ -20,18 +20,28 @@ demo: ## the daemon on a real image; IMAGE=DIR takes an OCI layout, ARGS=--exit 
 test: ## dependencies, lint, build and every test, from a clean clone
 	@scripts/test
 
-bench: ## benchmarks, for example ARGS=serve
-	@scripts/deps test
+bench: ## benchmarks: a short overview, or ARGS="serve mirror --against PROGRAM"
+	@scripts/deps bench
 	swift run $(RELEASE) Benchmarks $(ARGS)
+
+hot-paths: ## instructions and allocations for each request, beside the table Benchmarks/hot-paths.json; ARGS=--write replaces it
+	@scripts/deps hot-paths
+	swift run $(RELEASE) Benchmarks hot-path $(ARGS)
 
 tsan: ## the tests under ThreadSanitizer; ARGS="--filter NAME" narrows them
 	@scripts/deps test
 	TSAN_OPTIONS="suppressions=$(CURDIR)/Tests/tsan-suppressions" swift test --sanitize=thread --scratch-path .build-tsan $(ARGS)
 
-soak: ## each test module again and again; ROUNDS=N (20), MODULES="A B" and ARGS="--filter NAME" narrow them, STALLS=1 stops processes at random
+ifdef DURATION
+soak: ## DURATION=60m: load and seeded faults on a cluster; else each test module again and again, ROUNDS=N (20), MODULES="A B", STALLS=1
+	@scripts/deps bench
+	swift run $(RELEASE) Benchmarks soak --duration $(DURATION) $(if $(SEED),--seed $(SEED)) $(ARGS)
+else
+soak:
 	@scripts/deps test
 	@scripts/progress .build/soak-build.log swift build --build-tests
 	@$(if $(STALLS),STALLS=1) scripts/soak $(or $(ROUNDS),20) "$(MODULES)" $(ARGS)
+endif
 
 fuzz: ## the fuzz targets; ARGS go to scripts/fuzz
 	@scripts/deps build

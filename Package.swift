@@ -52,6 +52,7 @@ let package = Package(
         .package(url: "https://github.com/grpc/grpc-swift-nio-transport", .upToNextMinor(from: "2.9.0")),
         .package(url: "https://github.com/grpc/grpc-swift-protobuf", .upToNextMinor(from: "2.4.0")),
         .package(url: "https://github.com/LebJe/TOMLKit", .upToNextMinor(from: "0.6.0")),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", .upToNextMinor(from: "0.2.0")),
     ],
     targets: [
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
@@ -239,11 +240,15 @@ let package = Package(
             dependencies: [
                 "OCIDistribution", "ContentStore", "PeerRouting", "MirrorServer", "ContainerdContentStore",
                 "ContainerdTestKit", "ContentStoreConformance", "TestSupport",
+                // Not linked: the daemon that is measured, built together with its measurement.
+                "spegel",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
             ] + nio,
             path: "Benchmarks",
+            exclude: ["hot-paths.json"],
             swiftSettings: strict
         ),
         .testTarget(name: "OCIDistributionTests", dependencies: ["OCIDistribution", "CZlib"], swiftSettings: strict),

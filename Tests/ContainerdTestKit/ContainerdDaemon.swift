@@ -12,6 +12,8 @@ public final class ContainerdDaemon: Sendable {
         public var criSettings: [String: [String]] = [:]
         /// Whether every change is followed by garbage collection at once; otherwise only what asks for it runs one.
         public var collectsAtOnce = true
+        /// Whether garbage is collected as containerd does by default, whatever ``collectsAtOnce`` says.
+        public var collectsByDefault = false
 
         /// The defaults.
         public init() {}
@@ -79,13 +81,17 @@ public final class ContainerdDaemon: Sendable {
             "disabled_plugins = [\(disabled.map { "'\($0)'" }.joined(separator: ", "))]",
             "[grpc]", "  address = '\(folder.path)/\(socket)'",
             "[ttrpc]", "  address = '\(folder.path)/t.sock'",
-            "[plugins.'io.containerd.gc.v1.scheduler']",
-            "  deletion_threshold = \(options.collectsAtOnce ? 1 : 0)",
-            "  mutation_threshold = \(options.collectsAtOnce ? 1 : 1_000_000)",
-            "  startup_delay = '10ms'",
-            // Otherwise the pause between two collections is some tens of milliseconds when anything was deleted.
-            "  pause_threshold = \(options.collectsAtOnce ? "0.02" : "0.0000001")",
         ]
+        if !options.collectsByDefault {
+            lines += [
+                "[plugins.'io.containerd.gc.v1.scheduler']",
+                "  deletion_threshold = \(options.collectsAtOnce ? 1 : 0)",
+                "  mutation_threshold = \(options.collectsAtOnce ? 1 : 1_000_000)",
+                "  startup_delay = '10ms'",
+                // Otherwise the pause between two collections is some tens of milliseconds when anything was deleted.
+                "  pause_threshold = \(options.collectsAtOnce ? "0.02" : "0.0000001")",
+            ]
+        }
         if options.cri {
             lines += ["[plugins.'io.containerd.grpc.v1.cri'.containerd]", "  snapshotter = 'native'"]
             lines += options.criSettings["containerd"] ?? []
