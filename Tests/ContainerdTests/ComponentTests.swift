@@ -4,7 +4,6 @@ import Foundation
 import NIOCore
 import OCIDistribution
 import SwiftProtobuf
-import TestSupport
 import Testing
 
 @testable import ContainerdContentStore

@@ -1,6 +1,5 @@
 import Foundation
 import PeerTestKit
-import TestSupport
 import Testing
 
 @testable import Libp2p

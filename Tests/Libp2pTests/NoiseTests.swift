@@ -1,7 +1,6 @@
 import Crypto
 import NIOCore
 import PeerTestKit
-import TestSupport
 import Testing
 
 @testable import Libp2p

@@ -1,5 +1,3 @@
-import TestSupport
-
 /// SplitMix64: the same numbers for the same seed, so that a failing property can be run again.
 struct SeededGenerator: RandomNumberGenerator {
     private var state: UInt64

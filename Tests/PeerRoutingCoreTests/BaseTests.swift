@@ -1,6 +1,5 @@
 import Crypto
 import PeerTestKit
-import TestSupport
 import Testing
 
 @testable import PeerRoutingCore

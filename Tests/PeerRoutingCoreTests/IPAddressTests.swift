@@ -1,7 +1,6 @@
 import Foundation
 import NIOCore
 import PeerTestKit
-import TestSupport
 import Testing
 
 @testable import PeerRoutingCore

@@ -1,5 +1,4 @@
 import PeerTestKit
-import TestSupport
 import Testing
 
 @testable import PeerRoutingCore

@@ -1,6 +1,5 @@
 import ContentStoreConformance
 import OCIDistribution
-import TestSupport
 import Testing
 
 @testable import ContentStore

@@ -2,7 +2,6 @@ import Foundation
 import OCIDistribution
 import PeerRouting
 import Synchronization
-import TestSupport
 import Testing
 
 extension MirrorProcessTests {

@@ -1,6 +1,5 @@
 import NIOCore
 import PeerRouting
-import TestSupport
 import Testing
 
 @testable import MirrorServer

@@ -1,6 +1,5 @@
 import OCIDistribution
 import PeerRouting
-import TestSupport
 import Testing
 
 @testable import MirrorServer

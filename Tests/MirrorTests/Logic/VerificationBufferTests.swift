@@ -1,7 +1,6 @@
 import DequeModule
 import NIOCore
 import PeerRouting
-import TestSupport
 import Testing
 
 @testable import MirrorServer

@@ -1,7 +1,6 @@
 import NIOCore
 import OCIDistribution
 import PeerRouting
-import TestSupport
 
 /// Content of any size without repetition, created once and shared.
 struct SharedBytes: Sendable {

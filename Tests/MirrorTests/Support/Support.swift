@@ -3,7 +3,6 @@ import NIOConcurrencyHelpers
 import NIOCore
 import OCIDistribution
 import PeerRouting
-import TestSupport
 
 @testable import MirrorServer
 

@@ -1,5 +1,4 @@
 import NIOCore
-import TestSupport
 
 @testable import PeerRouting
 

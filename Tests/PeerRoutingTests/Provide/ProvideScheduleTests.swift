@@ -1,6 +1,5 @@
 import NIOCore
 import PeerTestKit
-import TestSupport
 import Testing
 
 @testable import PeerRouting
