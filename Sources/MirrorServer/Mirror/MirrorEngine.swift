@@ -9,29 +9,29 @@ import PeerRoutingCore
 import ServiceLifecycle
 import Synchronization
 
-/// Answers requests for content that is not here with content of peers.
+/// Answers requests for content that is not in the local store with the content of peers.
 ///
-/// It looks up who has the content, asks them in a race, passes the winner's bytes on while checking them, and carries
-/// on with another peer where one breaks off. A client sees one correct body, a `404`, or a connection that ends before
-/// the body is complete; never a complete body that is wrong.
+/// It looks up the providers of the content, sends requests to them in a race, relays the winner's body while verifying
+/// it, and resumes an interrupted body from another peer. A client receives one correct body, a `404`, or a connection that
+/// closes before the body is complete; never a complete body that is wrong.
 ///
 /// ``MirrorNode`` puts it behind a ``RegistryServer``, which has to be shut down first. Keeps the contract of `Lifecycle`;
-/// it answers from its making on.
+/// it answers as soon as it is created.
 package final class MirrorEngine: MissHandler, Service {
     private let context: MirrorContext
     private let share: Int
     private let lifecycle = Lifecycle(name: "mirror engine")
-    /// Nil once it was shut down.
+    /// Nil once the engine was shut down.
     private let loops = Mutex<[ObjectIdentifier: NIOLoopBound<MirrorLoop>]?>([:])
 
-    /// An engine.
+    /// Creates an engine.
     ///
     /// - Parameters:
-    ///   - configuration: its bounds. Those that make no sense are replaced by the nearest that do.
+    ///   - configuration: the limits. Values out of range are replaced by the nearest ones within.
     ///   - router: finds peers.
     ///   - eventLoopGroup: the event loops of the server's connections; nil for those of the process.
     ///   - routerName: the value of the `router` label of the lookup times.
-    ///   - metricsFactory: receives the metrics; nil for the one the process was given.
+    ///   - metricsFactory: receives the metrics; nil for that of `MetricsSystem`.
     ///   - logger: for peers that misbehave.
     package init(
         configuration: MirrorConfiguration, router: any PeerRouter, eventLoopGroup: (any EventLoopGroup)? = nil,
@@ -41,7 +41,7 @@ package final class MirrorEngine: MissHandler, Service {
         let eventLoops = Array((eventLoopGroup ?? MultiThreadedEventLoopGroup.singleton).makeIterator())
         context = MirrorContext(
             configuration: configuration, router: router,
-            hashing: HashPool(threads: configuration.hashingThreads ?? min(4, System.coreCount)),
+            hashing: HashingThreadPool(threads: configuration.hashingThreads ?? min(4, System.coreCount)),
             metrics: MirrorMetrics(factory: metricsFactory ?? MetricsSystem.factory, router: routerName),
             logger: logger)
         share = max(1, eventLoops.count)
@@ -68,7 +68,7 @@ package final class MirrorEngine: MissHandler, Service {
         }
         let client = ClientGroup.Client(request: request, writer: response, arrivedAt: .now())
         if let transfer = loop.value.transfer(for: request), transfer.clients.join(client) { return }
-        MirrorExchange(client, loop: loop.value, context: context).start(isShared: true)
+        MirrorTransfer(client, loop: loop.value, context: context).start(coalesces: true)
     }
 
     private func makeLoop(_ eventLoop: any EventLoop) -> MirrorLoop {
@@ -106,24 +106,75 @@ package final class MirrorEngine: MissHandler, Service {
         }
     }
 
-    /// What the engine did so far, for status pages.
+    /// The counts of the engine, for status pages.
     package struct Summary: Sendable, Hashable {
-        /// Requests that a peer's content answered.
+        /// Requests answered with the content of a peer.
         package var hits: Int
-        /// Requests that no peer's content answered.
+        /// Requests answered without.
         package var misses: Int
         /// When the last hit was, in seconds since 1970; nil for never.
         package var lastSuccess: Double?
     }
 
-    /// Requests of clients that are being answered.
+    /// Requests of clients under way.
     var requestsUnderWay: Int { context.requestsUnderWay }
 
-    /// What the engine did so far.
+    /// The counts up to now.
     package var summary: Summary {
         let summary = context.metrics.summary
         return Summary(
             hits: summary.hits, misses: summary.misses, lastSuccess: summary.lastSuccess > 0 ? summary.lastSuccess : nil
         )
+    }
+}
+
+/// What all requests of an engine share.
+final class MirrorContext: Sendable {
+    let configuration: MirrorConfiguration
+    let router: any PeerRouter
+    let lookup: ProviderLookup
+    let directory = PeerDirectory()
+    let memory: TransferMemory
+    let hashing: HashingThreadPool
+    let metrics: MirrorMetrics
+    let logger: Logger
+    let authorization: String?
+    private let stalls = StallMonitor()
+    private let requests = Atomic<Int>(0)
+
+    init(
+        configuration: MirrorConfiguration, router: any PeerRouter, hashing: HashingThreadPool, metrics: MirrorMetrics,
+        logger: Logger
+    ) {
+        self.configuration = configuration
+        self.router = router
+        self.hashing = hashing
+        self.metrics = metrics
+        self.logger = logger
+        authorization = configuration.peers.credentials?.authorization
+        lookup = ProviderLookup(router: router)
+        memory = TransferMemory(
+            streamingBytes: configuration.streamingBytes, bufferedBytes: configuration.bufferedBytes,
+            chunk: configuration.peers.receiveBytes)
+    }
+
+    /// Requests that were admitted and have not ended.
+    var requestsUnderWay: Int { requests.load(ordering: .relaxed) }
+
+    /// Whether one more request may be under way; ``requestEnded()`` is called at its end.
+    func admit() -> Bool {
+        guard requests.add(1, ordering: .relaxed).newValue <= configuration.concurrentTransfers else {
+            requestEnded()
+            return false
+        }
+        return true
+    }
+
+    /// A request that was admitted has ended.
+    func requestEnded() { requests.subtract(1, ordering: .relaxed) }
+
+    /// A clock for a request or dial that starts now on this event loop.
+    func makeClock(on eventLoop: any EventLoop) -> StallAdjustedClock {
+        StallAdjustedClock(stalls, on: eventLoop, allowance: TimeAmount(configuration.stallAllowance))
     }
 }

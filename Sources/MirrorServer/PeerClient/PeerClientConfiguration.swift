@@ -1,6 +1,6 @@
 import NIOCore
 
-/// The bounds of the client that asks peers for content.
+/// The limits of the client that sends requests to peers.
 public struct PeerClientConfiguration: Sendable {
     /// The port of the peers' registries. Every node of a cluster serves on the same one.
     package var port: Int
@@ -18,22 +18,21 @@ public struct PeerClientConfiguration: Sendable {
     /// How long an idle connection is kept.
     public var idleTimeout: Duration = .seconds(60)
 
-    /// How long connecting may take, all addresses of a peer together: long enough for one lost SYN, which the system
-    /// sends again after a second.
+    /// How long a dial may take, all addresses of a peer together: long enough for one lost SYN, which the system
+    /// retransmits after a second.
     public var dialTimeout: Duration = .milliseconds(1500)
     /// How long a request may wait for a connection.
     public var queueTimeout: Duration = .seconds(10)
-    /// How long a peer may take from the request to the head of its answer.
+    /// How long a peer may take from the request to the head of its response.
     public var firstByteTimeout: Duration = .seconds(5)
-    /// A body that brings fewer than ``progressBytes`` within this time, while bytes are wanted, has stalled.
+    /// A peer that sends fewer than ``progressBytes`` of a body within this time, while bytes are expected, has stalled.
     public var progressTimeout: Duration = .seconds(5)
     /// See ``progressTimeout``.
     public var progressBytes = 16 * 1024
 
-    /// The bounds in bytes of one read of a body: it is large while there are few transfers, and shrinks as they become
-    /// more.
+    /// The limits in bytes of one read of a body: large while there are few transfers, smaller as they become more.
     public var receiveBytes: ClosedRange<Int> = (32 * 1024)...(512 * 1024)
 
-    /// The default bounds.
+    /// The default limits.
     package init(port: Int) { self.port = port }
 }

@@ -6,7 +6,7 @@ struct KademliaConfiguration: Sendable {
     var k = 20
     var query = IterativeQuery.Limits()
     var store = ProviderStore.Limits()
-    var lookup = LookupCache.Limits()
+    var lookup = LookupTable.Limits()
     var provide = ProvideSchedule.Timing()
     /// Keys this node may keep announced: what other nodes take from one provider.
     var ownKeys = 100_000

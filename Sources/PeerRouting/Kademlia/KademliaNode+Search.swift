@@ -10,10 +10,10 @@ extension KademliaNode {
     mutating func lookup(_ id: LookupID, key: ContentKey, limit: Int, now: NIODeadline) {
         let position = key.position
         let local =
-            lookups.isFresh(position, now: now)
+            lookups.isSearching(position)
             ? [] : usableProviders(of: position, now: now).filter { $0.key != self.key }
         let (deliveries, needsSearch) = lookups.begin(
-            id, key: position, limit: limit, local: local, now: now, standing: standing(at: now))
+            id, key: position, limit: limit, local: local, standing: standing(at: now))
         deliver(deliveries)
         guard needsSearch else {
             statistics.lookupsShared += 1
@@ -21,39 +21,40 @@ extension KademliaNode {
         }
         statistics.lookupsStarted += 1
         guard isOnline, queries.count < configuration.queries else {
-            endLookup(position, isExhaustive: true, now: now)
+            endLookup(position, now: now)
             return
         }
         let query = startQuery(for: .lookup, target: position, key: key.multihash, now: now)
         if queries[query] != nil { lookupQueries[position] = query }
     }
 
-    /// The caller `id` no longer waits.
+    /// The caller `id` no longer waits; a search without callers ends.
     mutating func cancelLookup(_ id: LookupID) {
-        lookups.cancel(id)
+        guard let position = lookups.cancel(id), let query = lookupQueries.removeValue(forKey: position) else { return }
+        queries[query] = nil
     }
 
     func standing(at now: NIODeadline) -> (KadKey) -> PeerHealth.Standing {
         { [health, departed] in departed[$0] == nil ? health.standing(of: $0, now: now) : .gone }
     }
 
-    /// Tells the lookup cache about providers; ends the search when nobody wants more.
+    /// Delivers providers to the callers of a lookup; ends the search when every caller has enough.
     mutating func lookupFound(
         _ contacts: [KadContact], for position: KadKey, now: NIODeadline
-    ) -> [LookupCache.Delivery] {
+    ) -> [LookupTable.Delivery] {
         let (deliveries, isSatisfied) = lookups.found(
-            contacts.filter { $0.key != key && !$0.addresses.isEmpty }, for: position, now: now,
+            contacts.filter { $0.key != key && !$0.addresses.isEmpty }, for: position,
             standing: standing(at: now))
-        if isSatisfied, !deliveries.isEmpty { endLookup(position, isExhaustive: false, now: now) }
+        if isSatisfied { endLookup(position, now: now) }
         return deliveries
     }
 
-    private mutating func endLookup(_ position: KadKey, isExhaustive: Bool, now: NIODeadline) {
+    private mutating func endLookup(_ position: KadKey, now: NIODeadline) {
         if let id = lookupQueries.removeValue(forKey: position) { queries[id] = nil }
-        deliver(lookups.searchEnded(position, isExhaustive: isExhaustive, now: now, standing: standing(at: now)))
+        deliver(lookups.searchEnded(position, standing: standing(at: now)))
     }
 
-    mutating func deliver(_ deliveries: [LookupCache.Delivery]) {
+    mutating func deliver(_ deliveries: [LookupTable.Delivery]) {
         for delivery in deliveries {
             switch delivery {
             case .provider(let id, let contact): actions.append(.found(id, contact))
@@ -131,7 +132,7 @@ extension KademliaNode {
         switch running.purpose {
         case .lookup:
             if !running.hasFoundProvider { Statistics.count(running.query.depth, in: &statistics.missDepths) }
-            endLookup(running.query.target, isExhaustive: true, now: now)
+            endLookup(running.query.target, now: now)
         case .provide(let content):
             provideQueries[id] = nil
             keepersFound(for: content, result, sawEverybody: running.query.sawEverybody, now: now)

@@ -103,7 +103,7 @@ struct KademliaNode: Sendable {
     var table: RoutingTable
     var store: ProviderStore
     var schedule: ProvideSchedule
-    var lookups: LookupCache
+    var lookups: LookupTable
     var health = PeerHealth()
     var connections: [KadKey: Connection] = [:]
     /// Peers that said goodbye, and until when records of them from others are not believed.
@@ -153,7 +153,7 @@ struct KademliaNode: Sendable {
         table = RoutingTable(own: key, bucketSize: configuration.k)
         store = ProviderStore(own: key, limits: configuration.store, now: now)
         schedule = ProvideSchedule(own: key, timing: configuration.provide, now: now)
-        lookups = LookupCache(limits: configuration.lookup)
+        lookups = LookupTable(limits: configuration.lookup)
         random = SplitMix64(seed: seed)
         let first = random.jittered(configuration.refreshInterval.nanoseconds, spread: 0.5)
         timers.schedule(.refresh, at: now + .nanoseconds(first))

@@ -112,7 +112,7 @@ final class KademliaDriver: Sendable {
 
     func providers(for key: String, limit: Int) -> AsyncStream<Peer> {
         let (stream, continuation) = AsyncStream.makeStream(
-            of: Peer.self, bufferingPolicy: .bufferingOldest(LookupCache.Limits().providersPerKey))
+            of: Peer.self, bufferingPolicy: .bufferingOldest(LookupTable.Limits().providersPerKey))
         let content = ContentKey(key)
         eventLoop.execute { [self] in
             let state = self.state.value

@@ -45,7 +45,7 @@ import Testing
 
     @Test func answersCarryTheHeadersOfARegistry() async throws {
         try await withPeers([.none], [manifest, blob]) { node, _ in
-            let client = try await CheckingClient.connect(port: node.port)
+            let client = try await VerifyingClient.connect(port: node.port)
             #expect(
                 try await client.get(manifestPath(manifest.digest), expected: manifest.buffer) == .right(status: 200))
             var head = try #require(try await client.head)
@@ -88,11 +88,11 @@ import Testing
             peers[0].serve(manifest, tag: "1.0", type: MediaType.imageManifest.rawValue)
             try await advertise(
                 ["docker.io/library/demo:1.0"], of: peer(1, [peers[0].address]), in: node.router.network)
-            let outcome = try await CheckingClient.get(
+            let outcome = try await VerifyingClient.get(
                 port: node.port, "/v2/library/demo/manifests/1.0?ns=docker.io", expected: manifest.buffer)
             #expect(outcome == .right(status: 200))
             #expect(
-                try await CheckingClient.get(
+                try await VerifyingClient.get(
                     port: node.port, "/v2/library/demo/manifests/1.0?ns=quay.io", expected: manifest.buffer)
                     == .refused(status: 404))
         }
@@ -105,7 +105,7 @@ import Testing
                 $0.peers.credentials = BasicCredentials(username: "u", password: "p")
             }
         ) { node, peers in
-            _ = try await CheckingClient.get(port: node.port, manifestPath(manifest.digest), expected: manifest.buffer)
+            _ = try await VerifyingClient.get(port: node.port, manifestPath(manifest.digest), expected: manifest.buffer)
             let request = try #require(peers[0].requests.first)
             #expect(request.contains("\r\nX-Spegel-Mirrored: true\r\n"))
             #expect(request.contains("\r\nAuthorization: Basic dTpw\r\n"))
@@ -116,7 +116,7 @@ import Testing
     @Test func contentNobodyHasIsNotFoundAtOnce() async throws {
         try await withPeers([.none], [manifest]) { node, _ in
             let missing = Digest.hash(of: "missing".utf8)
-            let outcome = try await CheckingClient.get(port: node.port, blobPath(missing), expected: ByteBuffer())
+            let outcome = try await VerifyingClient.get(port: node.port, blobPath(missing), expected: ByteBuffer())
             #expect(outcome == .refused(status: 404))
             #expect(
                 node.metric(
@@ -125,17 +125,17 @@ import Testing
     }
 
     @Test func aLiarIsBlamedAndNotAskedAgain() async throws {
-        try await withPeers([.lie, .none], [manifest]) { node, peers in
+        try await withPeers([.wrongByte, .none], [manifest]) { node, peers in
             let path = manifestPath(manifest.digest)
             let mismatches = #"spegel_mirror_verifications_total{result="mismatch"}"#
             // Asked as well when the liar is slow, the other one could win before the lie is found out.
             peers[1].hold()
-            let first = Task { try await CheckingClient.get(port: node.port, path, expected: manifest.buffer) }
+            let first = Task { try await VerifyingClient.get(port: node.port, path, expected: manifest.buffer) }
             try await eventually { node.metric(mismatches) == 1 }
-            peers[1].open()
+            peers[1].release()
             #expect(try await first.value == .right(status: 200))
             for _ in 0..<2 {
-                let outcome = try await CheckingClient.get(port: node.port, path, expected: manifest.buffer)
+                let outcome = try await VerifyingClient.get(port: node.port, path, expected: manifest.buffer)
                 #expect(outcome == .right(status: 200))
             }
             #expect(peers[0].requests.count == 1)
@@ -145,29 +145,29 @@ import Testing
 
     @Test func whoLiesRepeatedlyIsAskedForNothing() async throws {
         let contents = (0..<8).map { SharedBytes(count: 5000, seed: UInt64(100 + $0)) }
-        try await withPeers([.lie, .none], contents) { node, peers in
+        try await withPeers([.wrongByte, .none], contents) { node, peers in
             for (index, content) in contents.enumerated() {
                 // While the liar is asked, the other one must not win before the lie is found out.
-                let isAsked = index < PeerScoreboard.offenceLimit
+                let isAsked = index < PeerStats.exclusionThreshold
                 if isAsked { peers[1].hold() }
                 let answer = Task {
-                    try await CheckingClient.get(port: node.port, blobPath(content.digest), expected: content.buffer)
+                    try await VerifyingClient.get(port: node.port, blobPath(content.digest), expected: content.buffer)
                 }
                 if isAsked {
                     try await eventually {
                         node.metric(#"spegel_mirror_verifications_total{result="mismatch"}"#) == Double(index + 1)
                     }
-                    peers[1].open()
+                    peers[1].release()
                 }
                 #expect(try await answer.value == .right(status: 200))
             }
-            #expect(peers[0].requests.count == PeerScoreboard.offenceLimit)
+            #expect(peers[0].requests.count == PeerStats.exclusionThreshold)
         }
     }
 
     @Test func withoutVerificationLiesPass() async throws {
-        try await withPeers([.lie], [blob], configure: { $0.verification = .off }) { node, _ in
-            let outcome = try await CheckingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
+        try await withPeers([.wrongByte], [blob], configure: { $0.verification = .off }) { node, _ in
+            let outcome = try await VerifyingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
             #expect(outcome == .wrong(status: 200, bytes: blob.count))
             // What is not checked has been sent before it is counted.
             try await eventually { node.metric(#"spegel_mirror_verifications_total{result="off"}"#) == 1 }
@@ -175,8 +175,8 @@ import Testing
     }
 
     @Test func aLargeBodyIsNeverCompletedWithoutItsDigest() async throws {
-        try await withPeers([.lieAtTheEnd], [blob]) { node, _ in
-            let outcome = try await CheckingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
+        try await withPeers([.wrongLastByte], [blob]) { node, _ in
+            let outcome = try await VerifyingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
             // The wrong byte is among those withheld, so that what came is right, and short.
             guard case .broken(let bytes) = outcome else {
                 Issue.record("\(outcome)")
@@ -188,9 +188,11 @@ import Testing
 
     @Test func aTransferIsCarriedOnAnyNumberOfTimes() async throws {
         // Each peer breaks off half way of what is left; the first to be asked again goes on.
-        try await withPeers([.cut, .reset, .cut], [blob], configure: { $0.resumeTimeout = .seconds(5) }) {
+        try await withPeers(
+            [.closedInBody, .resetInBody, .closedInBody], [blob], configure: { $0.resumeTimeout = .seconds(5) }
+        ) {
             node, peers in
-            let outcome = try await CheckingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
+            let outcome = try await VerifyingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
             // Halving never arrives, so it ends broken, but only after many halves.
             guard case .broken(let bytes) = outcome else {
                 Issue.record("\(outcome)")
@@ -209,11 +211,11 @@ import Testing
         ) { node, peers in
             peers[1].hold()
             let answer = Task {
-                try await CheckingClient.get(
+                try await VerifyingClient.get(
                     port: node.port, manifestPath(manifest.digest), expected: manifest.buffer)
             }
             try await eventually { node.metric("spegel_mirror_transfers_inflight") == 1 }
-            peers[1].open()
+            peers[1].release()
             #expect(try await answer.value == .right(status: 200))
             #expect(peers[0].requests.count == 1)
         }
@@ -221,16 +223,16 @@ import Testing
 
     @Test func aLargeTransferIsCarriedOnByAnotherPeer() async throws {
         let large = SharedBytes(count: 120_000_000, seed: 13)
-        try await withPeers([.cut, .none], [large]) { node, peers in
+        try await withPeers([.closedInBody, .none], [large]) { node, peers in
             // The one that breaks off has to begin, however slow it is, and the other one to be there when it does.
-            peers[0].stand(at: 1_000_000)
+            peers[0].pause(at: 1_000_000)
             peers[1].hold()
             let answer = Task {
-                try await CheckingClient.get(port: node.port, blobPath(large.digest), expected: large.buffer)
+                try await VerifyingClient.get(port: node.port, blobPath(large.digest), expected: large.buffer)
             }
             try await eventually { node.metric("spegel_mirror_transfers_inflight") == 1 }
-            peers[1].open()
-            peers[0].goOn()
+            peers[1].release()
+            peers[0].resume()
             #expect(try await answer.value == .right(status: 200))
             // Once for the cut; again where the machine is so busy that a peer stands still for a while.
             #expect((node.metric("spegel_mirror_resumes_total") ?? 0) >= 1, "\(peers.map(\.requests))")
@@ -242,7 +244,7 @@ import Testing
             let before = node.metric("spegel_mirror_peer_requests_total") ?? 0
             #expect(before == 0)
             for _ in 0..<5 {
-                let outcome = try await CheckingClient.get(
+                let outcome = try await VerifyingClient.get(
                     port: node.port, manifestPath(manifest.digest), expected: manifest.buffer)
                 #expect(outcome == .refused(status: 404))
             }
@@ -255,12 +257,13 @@ import Testing
             await peers[0].kill()
             let path = manifestPath(manifest.digest)
             #expect(
-                try await CheckingClient.get(port: node.port, path, expected: manifest.buffer) == .refused(status: 404))
+                try await VerifyingClient.get(port: node.port, path, expected: manifest.buffer) == .refused(status: 404)
+            )
             let back = try await FaultyPeer.start(at: peers[0].address, port: port)
             back.serve(manifest, type: MediaType.imageManifest.rawValue)
             try await eventually {
                 try await Task.sleep(for: .milliseconds(50))
-                let outcome = try await CheckingClient.get(port: node.port, path, expected: manifest.buffer)
+                let outcome = try await VerifyingClient.get(port: node.port, path, expected: manifest.buffer)
                 return outcome == .right(status: 200)
             }
             await back.kill()
@@ -273,7 +276,7 @@ import Testing
             for content in [manifest, blob] {
                 let path = content.digest == blob.digest ? blobPath(content.digest) : manifestPath(content.digest)
                 #expect(
-                    try await CheckingClient.get(port: node.port, path, expected: content.buffer)
+                    try await VerifyingClient.get(port: node.port, path, expected: content.buffer)
                         == .right(status: 200))
             }
             let new = try await FaultyPeer.start(port: peers[0].port)
@@ -283,10 +286,10 @@ import Testing
                 ["\(manifest.digest)", "\(blob.digest)"], of: peer(9, [new.address]), in: node.router.network)
             await peers[0].kill()
             #expect(
-                try await CheckingClient.get(
+                try await VerifyingClient.get(
                     port: node.port, manifestPath(manifest.digest), expected: manifest.buffer) == .right(status: 200))
             #expect(
-                try await CheckingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
+                try await VerifyingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
                     == .right(status: 200))
             await new.kill()
         }
@@ -300,10 +303,10 @@ import Testing
                 $0.peers.firstByteTimeout = .seconds(15)
             }
         ) { node, peers in
-            let waiting = try await CheckingClient.connect(port: node.port)
+            let waiting = try await VerifyingClient.connect(port: node.port)
             let answer = Task { try await waiting.get(blobPath(blob.digest), expected: blob.buffer) }
             while peers[0].requests.isEmpty { try await Task.sleep(for: .milliseconds(5)) }
-            let client = try await CheckingClient.connect(port: node.port)
+            let client = try await VerifyingClient.connect(port: node.port)
             var outcome = try await client.get(blobPath(blob.digest), expected: blob.buffer)
             #expect(outcome == .refused(status: 429))
             #expect(try await client.refusal.contains("TOOMANYREQUESTS"))
@@ -324,7 +327,7 @@ import Testing
         try await advertise(
             ["\(manifest.digest)"], of: peer(1, [unusedAddress(), .loopbackV6, live.address]), in: network)
         let node = try await Node.start(network: network, peerPort: live.port)
-        let outcome = try await CheckingClient.get(
+        let outcome = try await VerifyingClient.get(
             port: node.port, manifestPath(manifest.digest), expected: manifest.buffer)
         #expect(outcome == .right(status: 200))
         await node.stop()
@@ -336,7 +339,7 @@ import Testing
         let node = try await Node.start(network: network, peerPort: 1)
         // A router that names the node itself would make it ask itself for ever.
         try await advertise(["\(manifest.digest)"], of: node.router.localPeer, in: network)
-        let outcome = try await CheckingClient.get(
+        let outcome = try await VerifyingClient.get(
             port: node.port, manifestPath(manifest.digest), expected: manifest.buffer)
         #expect(outcome == .refused(status: 404))
         #expect(node.metric("spegel_mirror_peer_requests_total") == 0)
@@ -352,10 +355,10 @@ import Testing
         let second = try await Node.start(network: network, peerPort: first.port, id: 2)
         try await first.router.advertise(["\(manifest.digest)", "\(blob.digest)"])
         #expect(
-            try await CheckingClient.get(
+            try await VerifyingClient.get(
                 port: second.port, manifestPath(manifest.digest), expected: manifest.buffer) == .right(status: 200))
         #expect(
-            try await CheckingClient.get(port: second.port, blobPath(blob.digest), expected: blob.buffer)
+            try await VerifyingClient.get(port: second.port, blobPath(blob.digest), expected: blob.buffer)
                 == .right(status: 200))
         #expect(second.engine.summary.hits == 2)
         #expect(second.engine.summary.lastSuccess != nil)
@@ -373,7 +376,7 @@ import Testing
                 $0.manifestTimeout = never
             }
         ) { node, peers in
-            let client = try await CheckingClient.connect(port: node.port)
+            let client = try await VerifyingClient.connect(port: node.port)
             let answer = Task { try await client.get(manifestPath(manifest.digest), expected: manifest.buffer) }
             while peers[0].requests.isEmpty { try await Task.sleep(for: .milliseconds(2)) }
             await client.close()
@@ -397,17 +400,17 @@ import Testing
             $0.peers.queueTimeout = long
             $0.manifestTimeout = long
         }
-        async let first = CheckingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
+        async let first = VerifyingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
         while source.requests.isEmpty { try await Task.sleep(for: .milliseconds(2)) }
         await source.stopListening()
-        async let second = CheckingClient.get(
+        async let second = VerifyingClient.get(
             port: node.port, manifestPath(manifest.digest), expected: manifest.buffer)
         while node.engine.requestsUnderWay < 2 || node.metric("spegel_mirror_peer_requests_total") != 2 {
             try await Task.sleep(for: .milliseconds(2))
         }
         // Long enough for the dial to be refused, in most cases; the answers are the same if it was not.
         try await Task.sleep(for: .milliseconds(200))
-        source.open()
+        source.release()
         let outcomes = try await [first, second]
         #expect(outcomes == [.right(status: 200), .right(status: 200)])
         await node.stop()
@@ -418,7 +421,7 @@ import Testing
     @Test func aClientThatLeavesEndsTheTransfer() async throws {
         let large = SharedBytes(count: 64_000_000, seed: 12)
         try await withPeers([.none], [large]) { node, peers in
-            let client = try await CheckingClient.connect(port: node.port, receiveBuffer: 16 * 1024, isReading: false)
+            let client = try await VerifyingClient.connect(port: node.port, receiveBuffer: 16 * 1024, isReading: false)
             let answer = Task { try await client.get(blobPath(large.digest), expected: large.buffer) }
             try await eventually { node.metric("spegel_mirror_transfers_inflight") == 1 }
             await client.close()

@@ -36,7 +36,7 @@ extension HeavyTests {
                 for number in 0..<clients {
                     group.addTask {
                         var random = SplitMix64(seed: UInt64(number))
-                        let client = try await CheckingClient.connect(port: second.port)
+                        let client = try await VerifyingClient.connect(port: second.port)
                         var outcomes: [Outcome: Int] = [:]
                         for index in 0..<requests where !Self.isFull || clock.now < end {
                             // Every other request is for the same few digests as everybody else's.
@@ -75,18 +75,18 @@ extension HeavyTests {
                 for (index, server) in [first, second].enumerated() {
                     server.serve(blob)
                     // However late this test is: it is killed in the middle.
-                    server.stand(at: moment)
+                    server.pause(at: moment)
                     try await advertise(["\(blob.digest)"], of: peer(UInt8(index + 1), [server.address]), in: network)
                 }
                 let node = try await Node.start(network: network, peerPort: first.port)
                 let answer = Task {
-                    try await CheckingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
+                    try await VerifyingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
                 }
                 // Whichever is serving: on a machine that is busy it may be the second.
                 try await eventually { max(first.bodyBytes, second.bodyBytes) >= moment }
                 let serving = first.bodyBytes >= moment ? first : second
                 await serving.kill()
-                for server in [first, second] { server.goOn() }
+                for server in [first, second] { server.resume() }
                 outcomes[try await answer.value, default: 0] += 1
                 resumes += node.metric("spegel_mirror_resumes_total") ?? 0
                 await node.stop()
@@ -114,7 +114,7 @@ extension HeavyTests {
             let outcomes = try await withThrowingTaskGroup(of: Outcome.self) { group in
                 for _ in 0..<clients {
                     group.addTask {
-                        try await CheckingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
+                        try await VerifyingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
                     }
                 }
                 var outcomes: [Outcome: Int] = [:]
@@ -149,7 +149,7 @@ extension HeavyTests {
                 try await withThrowingTaskGroup(of: Void.self) { group in
                     for number in 0..<16 {
                         group.addTask {
-                            let client = try await CheckingClient.connect(port: second.port)
+                            let client = try await VerifyingClient.connect(port: second.port)
                             for index in 0..<(requests / 16) {
                                 let content = index % 50 == 0 ? blob : manifests[(index + number) % 100]
                                 let path = index % 50 == 0 ? blobPath(content.digest) : manifestPath(content.digest)

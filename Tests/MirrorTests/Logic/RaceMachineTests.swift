@@ -15,15 +15,15 @@ import Testing
     }
 
     /// `a` is a last resort.
-    private func willingness(_ peer: String) -> Race.Willingness { peer == "a" ? .asALastResort : .gladly }
+    private func willingness(_ peer: String) -> Race.Preference { peer == "a" ? .lastResort : .normal }
 
     private func hedge(_ concurrent: Int) -> TimeAmount { .milliseconds(Int64(40 + concurrent * 10)) }
 
     @Test func theFirstPeerIsAskedAtOnceAndWins() {
         var race = race()
-        #expect(race.found("a", now: at(0), hedgeDelay: hedge) == [.start(0, "a")])
-        #expect(race.found("a", now: at(1), hedgeDelay: hedge) == [])
-        #expect(race.answered(0) == [.win(0, "a")])
+        #expect(race.found(["a"], now: at(0), hedgeDelay: hedge) == [.start(0, "a")])
+        #expect(race.found(["a"], now: at(1), hedgeDelay: hedge) == [])
+        #expect(race.answered(0) == [.raceWon(0, "a")])
         #expect(race.isOver)
         #expect(race.nextDeadline == nil)
         #expect(race.failed(0, .refused, now: at(2), hedgeDelay: hedge) == [])
@@ -33,41 +33,40 @@ import Testing
         var race = Race(limits: .init(attempts: 3, deadline: at(3000))) { _ in 0 }
         #expect(race.nextDeadline == at(3000))
         #expect(race.timePassed(now: at(2000), hedgeDelay: hedge) == [])
-        race.lookupBegan(deadline: at(2020))
+        race.lookupStarted(deadline: at(2020))
         #expect(race.nextDeadline == at(2020))
-        #expect(race.timePassed(now: at(2020), hedgeDelay: hedge) == [.giveUp(.noPeers)])
+        #expect(race.timePassed(now: at(2020), hedgeDelay: hedge) == [.fail(.noPeers)])
     }
 
     @Test func aSlowPeerIsHedgedAndTheLoserCancelled() {
         var race = race()
-        _ = race.found("a", now: at(0), hedgeDelay: hedge)
-        #expect(race.found("b", now: at(1), hedgeDelay: hedge) == [])
+        _ = race.found(["a"], now: at(0), hedgeDelay: hedge)
+        #expect(race.found(["b"], now: at(1), hedgeDelay: hedge) == [])
         #expect(race.nextDeadline == at(50))
         #expect(race.timePassed(now: at(49), hedgeDelay: hedge) == [])
         #expect(race.timePassed(now: at(50), hedgeDelay: hedge) == [.start(1, "b")])
-        #expect(race.hedges == 1)
-        #expect(race.answered(1) == [.win(1, "b"), .cancel(0)])
+        #expect(race.answered(1) == [.cancel(0), .raceWon(1, "b")])
     }
 
     @Test func aPeerFoundAfterTheHedgeDelayIsAskedAtOnce() {
         var race = race()
-        _ = race.found("a", now: at(0), hedgeDelay: hedge)
+        _ = race.found(["a"], now: at(0), hedgeDelay: hedge)
         #expect(race.nextDeadline == nil)
-        #expect(race.found("b", now: at(70), hedgeDelay: hedge) == [.start(1, "b")])
+        #expect(race.found(["b"], now: at(70), hedgeDelay: hedge) == [.start(1, "b")])
     }
 
     @Test func aFailureStartsTheNextAtOnce() {
         var race = race()
-        _ = race.found("a", now: at(0), hedgeDelay: hedge)
-        _ = race.found("b", now: at(0), hedgeDelay: hedge)
+        _ = race.found(["a"], now: at(0), hedgeDelay: hedge)
+        _ = race.found(["b"], now: at(0), hedgeDelay: hedge)
         #expect(race.failed(0, .refused, now: at(2), hedgeDelay: hedge) == [.start(1, "b")])
     }
 
     @Test func thePreferredPeerIsAskedFirst() {
         var race = race(ranks: ["a": 5, "b": 3, "c": 1])
-        #expect(race.found("a", now: at(0), hedgeDelay: hedge) == [.start(0, "a")])
-        _ = race.found("b", now: at(0), hedgeDelay: hedge)
-        _ = race.found("c", now: at(0), hedgeDelay: hedge)
+        #expect(race.found(["a"], now: at(0), hedgeDelay: hedge) == [.start(0, "a")])
+        _ = race.found(["b"], now: at(0), hedgeDelay: hedge)
+        _ = race.found(["c"], now: at(0), hedgeDelay: hedge)
         #expect(race.failed(0, .refused, now: at(1), hedgeDelay: hedge) == [.start(1, "c")])
         #expect(race.failed(1, .refused, now: at(1), hedgeDelay: hedge) == [.start(2, "b")])
     }
@@ -76,62 +75,62 @@ import Testing
         var race = race()
         #expect(race.nextDeadline == at(20))
         #expect(race.timePassed(now: at(19), hedgeDelay: hedge) == [])
-        #expect(race.timePassed(now: at(20), hedgeDelay: hedge) == [.giveUp(.noPeers)])
+        #expect(race.timePassed(now: at(20), hedgeDelay: hedge) == [.fail(.noPeers)])
         var other = self.race()
-        #expect(other.lookupFinished(now: at(3), hedgeDelay: hedge) == [.giveUp(.noPeers)])
+        #expect(other.lookupEnded(now: at(3), hedgeDelay: hedge) == [.fail(.noPeers)])
     }
 
     @Test func anAttemptUnderWayIsNeverGivenUpForTheLookupDeadline() {
         var race = race()
-        _ = race.found("a", now: at(0), hedgeDelay: hedge)
-        #expect(race.lookupFinished(now: at(5), hedgeDelay: hedge) == [])
+        _ = race.found(["a"], now: at(0), hedgeDelay: hedge)
+        #expect(race.lookupEnded(now: at(5), hedgeDelay: hedge) == [])
         #expect(race.timePassed(now: at(100_000), hedgeDelay: hedge) == [])
         #expect(!race.isOver)
-        #expect(race.failed(0, .refused, now: at(100_001), hedgeDelay: hedge) == [.giveUp(.exhausted)])
+        #expect(race.failed(0, .refused, now: at(100_001), hedgeDelay: hedge) == [.fail(.exhausted)])
     }
 
     @Test func afterAFailureMorePeersAreWaitedForUntilTheLookupDeadline() {
         var race = race()
-        _ = race.found("a", now: at(0), hedgeDelay: hedge)
+        _ = race.found(["a"], now: at(0), hedgeDelay: hedge)
         #expect(race.failed(0, .refused, now: at(5), hedgeDelay: hedge) == [])
         #expect(race.nextDeadline == at(20))
-        #expect(race.found("b", now: at(10), hedgeDelay: hedge) == [.start(1, "b")])
-        #expect(race.failed(1, .refused, now: at(25), hedgeDelay: hedge) == [.giveUp(.exhausted)])
+        #expect(race.found(["b"], now: at(10), hedgeDelay: hedge) == [.start(1, "b")])
+        #expect(race.failed(1, .refused, now: at(25), hedgeDelay: hedge) == [.fail(.exhausted)])
     }
 
     @Test func attemptsAreBounded() {
         var race = race(attempts: 2)
-        for name in ["a", "b", "c"] { _ = race.found(name, now: at(0), hedgeDelay: hedge) }
+        for name in ["a", "b", "c"] { _ = race.found([name], now: at(0), hedgeDelay: hedge) }
         #expect(race.failed(0, .refused, now: at(1), hedgeDelay: hedge) == [.start(1, "b")])
-        #expect(race.failed(1, .refused, now: at(2), hedgeDelay: hedge) == [.giveUp(.exhausted)])
+        #expect(race.failed(1, .refused, now: at(2), hedgeDelay: hedge) == [.fail(.exhausted)])
     }
 
     @Test func unreachablePeersDoNotCountButAreBoundedToo() {
         var race = race(attempts: 2)
-        for number in 0..<20 { _ = race.found("\(number)", now: at(0), hedgeDelay: hedge) }
+        for number in 0..<20 { _ = race.found(["\(number)"], now: at(0), hedgeDelay: hedge) }
         for number in 0..<7 {
             #expect(
-                race.failed(number, .unreached, now: at(1), hedgeDelay: hedge)
+                race.failed(number, .unreachable, now: at(1), hedgeDelay: hedge)
                     == [.start(number + 1, "\(number + 1)")])
         }
-        #expect(race.failed(7, .unreached, now: at(1), hedgeDelay: hedge) == [.giveUp(.exhausted)])
+        #expect(race.failed(7, .unreachable, now: at(1), hedgeDelay: hedge) == [.fail(.exhausted)])
     }
 
     @Test func aBusyPeerIsAskedOnceMoreAfterAPause() {
         var race = race()
-        _ = race.found("a", now: at(0), hedgeDelay: hedge)
-        _ = race.lookupFinished(now: at(0), hedgeDelay: hedge)
+        _ = race.found(["a"], now: at(0), hedgeDelay: hedge)
+        _ = race.lookupEnded(now: at(0), hedgeDelay: hedge)
         #expect(race.failed(0, .busy, now: at(10), hedgeDelay: hedge) == [])
         #expect(race.nextDeadline == at(60))
         #expect(race.timePassed(now: at(60), hedgeDelay: hedge) == [.start(1, "a")])
-        #expect(race.failed(1, .busy, now: at(70), hedgeDelay: hedge) == [.giveUp(.exhausted)])
+        #expect(race.failed(1, .busy, now: at(70), hedgeDelay: hedge) == [.fail(.exhausted)])
     }
 
     @Test func aLastResortWaitsForTheLookupToBringSomebodyBetter() {
         var race = race()
-        #expect(race.found(["a"], now: at(0), hedgeDelay: hedge, willingness: willingness) == [])
+        #expect(race.found(["a"], now: at(0), hedgeDelay: hedge, preference: willingness) == [])
         #expect(race.nextDeadline == at(250))
-        #expect(race.found(["b"], now: at(5), hedgeDelay: hedge, willingness: willingness) == [.start(0, "b")])
+        #expect(race.found(["b"], now: at(5), hedgeDelay: hedge, preference: willingness) == [.start(0, "b")])
         // Slowness is no reason: whoever broke off before would be quick to answer again.
         #expect(race.nextDeadline == nil)
         #expect(race.timePassed(now: at(3000), hedgeDelay: hedge) == [])
@@ -140,35 +139,35 @@ import Testing
 
     @Test func aLastResortIsAskedWhenThereIsNobodyElse() {
         var race = race()
-        #expect(race.found(["a"], now: at(0), hedgeDelay: hedge, willingness: willingness) == [])
-        #expect(race.lookupFinished(now: at(3), hedgeDelay: hedge) == [.start(0, "a")])
+        #expect(race.found(["a"], now: at(0), hedgeDelay: hedge, preference: willingness) == [])
+        #expect(race.lookupEnded(now: at(3), hedgeDelay: hedge) == [.start(0, "a")])
         var slow = self.race()
-        #expect(slow.found(["a"], now: at(0), hedgeDelay: hedge, willingness: willingness) == [])
+        #expect(slow.found(["a"], now: at(0), hedgeDelay: hedge, preference: willingness) == [])
         #expect(slow.timePassed(now: at(249), hedgeDelay: hedge) == [])
         #expect(slow.timePassed(now: at(250), hedgeDelay: hedge) == [.start(0, "a")])
     }
 
     @Test func whoIsAskedReluctantlyLetsOthersGoFirstForAMoment() {
-        func reluctantly(_: String) -> Race.Willingness { .reluctantly }
+        func deprioritized(_: String) -> Race.Preference { .deprioritized }
         var race = race()
-        #expect(race.found(["a"], now: at(0), hedgeDelay: hedge, willingness: reluctantly) == [])
+        #expect(race.found(["a"], now: at(0), hedgeDelay: hedge, preference: deprioritized) == [])
         #expect(race.nextDeadline == at(50))
-        #expect(race.found("b", now: at(10), hedgeDelay: hedge) == [.start(0, "b")])
+        #expect(race.found(["b"], now: at(10), hedgeDelay: hedge) == [.start(0, "b")])
         // It races as others do.
         #expect(race.nextDeadline == at(60))
         #expect(race.timePassed(now: at(60), hedgeDelay: hedge) == [.start(1, "a")])
         var alone = self.race()
-        #expect(alone.found(["a"], now: at(0), hedgeDelay: hedge, willingness: reluctantly) == [])
+        #expect(alone.found(["a"], now: at(0), hedgeDelay: hedge, preference: deprioritized) == [])
         #expect(alone.timePassed(now: at(50), hedgeDelay: hedge) == [.start(0, "a")])
         var known = self.race()
-        #expect(known.found(["a"], now: at(0), hedgeDelay: hedge, willingness: reluctantly) == [])
-        #expect(known.lookupFinished(now: at(0), hedgeDelay: hedge) == [.start(0, "a")])
+        #expect(known.found(["a"], now: at(0), hedgeDelay: hedge, preference: deprioritized) == [])
+        #expect(known.lookupEnded(now: at(0), hedgeDelay: hedge) == [.start(0, "a")])
     }
 
     @Test func aLastResortWaitsForWhoIsBusy() {
         var race = race()
-        _ = race.found(["a", "b"], now: at(0), hedgeDelay: hedge, willingness: willingness)
-        _ = race.lookupFinished(now: at(1), hedgeDelay: hedge)
+        _ = race.found(["a", "b"], now: at(0), hedgeDelay: hedge, preference: willingness)
+        _ = race.lookupEnded(now: at(1), hedgeDelay: hedge)
         #expect(race.failed(0, .busy, now: at(2), hedgeDelay: hedge) == [])
         #expect(race.nextDeadline == at(52))
         #expect(race.timePassed(now: at(52), hedgeDelay: hedge) == [.start(1, "b")])
@@ -177,17 +176,17 @@ import Testing
 
     @Test func theDeadlineEndsEverything() {
         var race = race(deadline: at(3000))
-        _ = race.found("a", now: at(0), hedgeDelay: hedge)
+        _ = race.found(["a"], now: at(0), hedgeDelay: hedge)
         #expect(race.nextDeadline == at(3000))
-        #expect(race.timePassed(now: at(3000), hedgeDelay: hedge) == [.cancel(0), .giveUp(.deadline)])
+        #expect(race.timePassed(now: at(3000), hedgeDelay: hedge) == [.cancel(0), .fail(.deadline)])
     }
 
     @Test func cancellingEndsWhatIsUnderWay() {
         var race = race()
-        _ = race.found("a", now: at(0), hedgeDelay: hedge)
+        _ = race.found(["a"], now: at(0), hedgeDelay: hedge)
         #expect(race.cancel() == [.cancel(0)])
         #expect(race.answered(0) == [])
-        #expect(race.found("b", now: at(1), hedgeDelay: hedge) == [])
+        #expect(race.found(["b"], now: at(1), hedgeDelay: hedge) == [])
     }
 
     /// Whatever happens in whatever order: a race ends once, with nothing left under way, within its bounds, and it is
@@ -204,9 +203,9 @@ import Testing
         var now: Int64 = 0
         var lookupEnded = false
         let lastResorts: Set<String> = seed % 2 == 0 ? ["p1", "p2", "p5"] : []
-        func willingness(_ peer: String) -> Race.Willingness {
-            if lastResorts.contains(peer) { return .asALastResort }
-            return peer == "p3" ? .reluctantly : .gladly
+        func willingness(_ peer: String) -> Race.Preference {
+            if lastResorts.contains(peer) { return .lastResort }
+            return peer == "p3" ? .deprioritized : .normal
         }
         func take(_ actions: [Race.Action], because event: String) {
             for action in actions {
@@ -216,10 +215,10 @@ import Testing
                     #expect(!lastResorts.contains(peer) || running.count == 1)
                     starts += 1
                 case .cancel(let id): #expect(running.remove(id) != nil)
-                case .win(let id, _):
+                case .raceWon(let id, _):
                     #expect(running.remove(id) != nil)
                     ends += 1
-                case .giveUp(let defeat):
+                case .fail(let defeat):
                     ends += 1
                     if defeat != .deadline { #expect(running.isEmpty, "\(event)") }
                 }
@@ -230,15 +229,16 @@ import Testing
             switch Int.random(in: 0..<8, using: &random) {
             case 0 where !lookupEnded:
                 take(
-                    race.found(["p\(step % 7)"], now: at(now), hedgeDelay: hedge, willingness: willingness),
+                    race.found(["p\(step % 7)"], now: at(now), hedgeDelay: hedge, preference: willingness),
                     because: "found")
             case 1 where step > 20 && !lookupEnded:
                 lookupEnded = true
-                take(race.lookupFinished(now: at(now), hedgeDelay: hedge), because: "lookup")
+                take(race.lookupEnded(now: at(now), hedgeDelay: hedge), because: "lookup")
             case 2, 3:
                 if let id = running.randomElement(using: &random) {
                     running.remove(id)
-                    let failure: Race.Failure = [.busy, .refused, .unreached].randomElement(using: &random) ?? .busy
+                    let failure: Race.AttemptFailure =
+                        [.busy, .refused, .unreachable].randomElement(using: &random) ?? .busy
                     take(race.failed(id, failure, now: at(now), hedgeDelay: hedge), because: "failed")
                 }
             case 4 where Int.random(in: 0..<10, using: &random) == 0:

@@ -14,7 +14,7 @@ import Testing
     ) -> TransferPlan {
         TransferPlan(
             wanted: wanted,
-            expectation: .init(digest: tag ? nil : digest, isManifest: isManifest, isHead: isHead), size: size)
+            expectation: .init(digest: tag ? nil : digest, isManifest: isManifest, isHead: isHead, size: size))
     }
 
     private func head(

@@ -18,8 +18,8 @@ import Testing
         let network = InMemoryPeerNetwork()
         try await advertise(["\(blob.digest)"], of: peer(1, [source.address]), in: network)
         let node = try await Node.start(network: network, peerPort: source.port)
-        _ = try await CheckingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
-        _ = try await CheckingClient.get(
+        _ = try await VerifyingClient.get(port: node.port, blobPath(blob.digest), expected: blob.buffer)
+        _ = try await VerifyingClient.get(
             port: node.port, blobPath(Digest.hash(of: "none".utf8)), expected: ByteBuffer())
         ProcessMetrics.register(in: node.registry)
         let observer = HTTPMetrics(factory: node.registry)
@@ -41,7 +41,7 @@ import Testing
                 eventLoopGroup: MultiThreadedEventLoopGroup.singleton),
             routes: [.metrics(node.registry), .metadata(node.router)], logger: quiet)
         let port = try #require(try await server.start().first?.port)
-        let page = try await CheckingClient.text(port: port, "/metrics")
+        let page = try await VerifyingClient.text(port: port, "/metrics")
         for name in [
             "spegel_mirror_requests_total", "spegel_mirror_last_success_timestamp_seconds",
             "spegel_resolve_duration_seconds", "spegel_advertised_keys", "spegel_advertised_content_digests",
@@ -51,7 +51,7 @@ import Testing
             #expect(page.contains("# TYPE \(name) "), "\(name)")
         }
         #expect(page.contains(#"spegel_mirror_requests_total{cache="hit",cache_type="hit",registry="docker.io"} 1"#))
-        let metadata = try await CheckingClient.text(port: port, "/debug/web/metadata")
+        let metadata = try await VerifyingClient.text(port: port, "/debug/web/metadata")
         #expect(metadata == #"{"libp2p":{"id":"\#(node.router.localPeer.id)"}}"#)
 
         // Not on a thread that all tests' tasks share, as it blocks.

@@ -4,34 +4,34 @@ import NIOPosix
 import OCIDistribution
 import PeerRouting
 
-/// What a ``FaultyPeer`` does wrong.
+/// The fault of a ``FaultyPeer``.
 enum Fault: String, CaseIterable, Sendable {
     case none
-    /// One byte in the middle is another.
-    case lie
-    /// The last byte is another.
-    case lieAtTheEnd
-    /// Half of the content, with the length of the half.
+    /// One byte in the middle is wrong.
+    case wrongByte
+    /// The last byte is wrong.
+    case wrongLastByte
+    /// Half of the content, with the length of that half.
     case truncated
-    /// More is announced than is sent, then the connection is closed.
+    /// `Content-Length` is larger than the body, then the connection is closed.
     case wrongLengthTooLong
     /// No `Content-Length`.
     case noLength
-    /// Never answers.
+    /// No response.
     case stallBeforeHead
     /// Half of the body, then nothing.
     case stallInBody
     /// The connection is closed in the middle of the body.
-    case cut
+    case closedInBody
     /// The connection is reset in the middle of the body.
-    case reset
-    /// The connection is closed before an answer.
+    case resetInBody
+    /// The connection is closed before a response.
     case closedBeforeHead
     /// A few bytes at a time.
     case trickle
-    /// The answer comes after a pause, but in time.
+    /// The response comes after a pause, but in time.
     case late
-    /// The answer comes when nobody waits any more.
+    /// The response comes after every deadline.
     case tooLate
     case status500
     case status404
@@ -42,21 +42,21 @@ enum Fault: String, CaseIterable, Sendable {
     case wrongDigest
     /// 200 with everything to a request for a range.
     case ignoresRange
-    /// Breaks off, and says at the next try that the content is larger.
+    /// Closes in the body, and states a larger size in the next response.
     case changedLength
-    /// Breaks off, and answers the next try with another range.
+    /// Closes in the body, and responds to the next request with another range.
     case wrongRange
     /// Bytes after the end of the body.
     case tooMuch
     /// Bytes that are not HTTP.
     case garbage
-    /// Nobody listens.
+    /// No process listens.
     case refused
-    /// Connections are accepted by the system and never served.
-    case deaf
+    /// Connections are accepted by the system and never read.
+    case unresponsive
 }
 
-/// A registry that serves what it is given, with a fault.
+/// A registry that serves its contents with a fault.
 final class FaultyPeer: Sendable {
     struct Content: Sendable {
         var bytes: SharedBytes
@@ -68,14 +68,14 @@ final class FaultyPeer: Sendable {
         var fault: Fault
         var requests: [String] = []
         var bodyBytes = 0
-        /// Whether the first byte of what it serves is another.
-        var liesAtTheFront = false
-        /// What waits until the peer may answer; nil when nothing has to.
+        /// Whether the first byte of every body is wrong.
+        var hasWrongFirstByte = false
+        /// Responses held until ``FaultyPeer/release()``; nil when none is held.
         var held: [@Sendable () -> Void]?
-        /// Bytes of bodies at which the peer stands still; nil for never.
-        var standsAt: Int?
-        /// What goes on when it does.
-        var standing: [@Sendable () -> Void] = []
+        /// Bytes of all bodies at which the peer pauses; nil for never.
+        var pausesAt: Int?
+        /// Bodies that are paused.
+        var paused: [@Sendable () -> Void] = []
         var connections: [ObjectIdentifier: any Channel] = [:]
         var isKilled = false
     }
@@ -94,11 +94,11 @@ final class FaultyPeer: Sendable {
         self.port = port
     }
 
-    /// Listens.
+    /// Starts listening.
     ///
     /// - Parameters:
-    ///   - address: nil for one of its own.
-    ///   - port: 0 for one of its own; another peer's is free on an address of its own.
+    ///   - address: nil for an unused one.
+    ///   - port: 0 for an unused one; another peer's port is free on an address of its own.
     static func start(at address: IPAddress? = nil, port: Int = 0, fault: Fault = .none) async throws -> FaultyPeer {
         let state = NIOLockedValueBox(State(fault: fault))
         let address = address ?? unusedAddress()
@@ -110,7 +110,7 @@ final class FaultyPeer: Sendable {
             .childChannelOption(.writeBufferWaterMark, value: .init(low: 128 * 1024, high: 512 * 1024))
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    if fault == .deaf {
+                    if fault == .unresponsive {
                         return
                     }
                     try channel.pipeline.syncOperations.addHandler(FaultyHandler(state: state))
@@ -135,37 +135,37 @@ final class FaultyPeer: Sendable {
 
     func setFault(_ fault: Fault) { state.withLockedValue { $0.fault = fault } }
 
-    /// Whether the first byte of what is served is another.
-    func setLiesAtTheFront(_ lies: Bool) { state.withLockedValue { $0.liesAtTheFront = lies } }
+    /// Whether the first byte of every body is wrong.
+    func setWrongFirstByte(_ isWrong: Bool) { state.withLockedValue { $0.hasWrongFirstByte = isWrong } }
 
-    /// Answers to requests that come from now on wait for ``open()``, and have the fault that is set then.
+    /// Holds the responses to requests from now on until ``release()``; they have the fault that is set then.
     func hold() { state.withLockedValue { if $0.held == nil { $0.held = [] } } }
 
-    /// Gives the answers that were held, and all later ones at once.
-    func open() {
+    /// Sends the responses that are held, and holds no more.
+    func release() {
         let held = state.withLockedValue { state in
             defer { state.held = nil }
             return state.held ?? []
         }
-        for answer in held { answer() }
+        for respond in held { respond() }
     }
 
-    /// Stands still within a body, when so many bytes of bodies have been given out in all, until ``goOn()``.
-    func stand(at bytes: Int) { state.withLockedValue { $0.standsAt = bytes } }
+    /// Pauses in a body when this many bytes of all bodies have been sent, until ``resume()``.
+    func pause(at bytes: Int) { state.withLockedValue { $0.pausesAt = bytes } }
 
-    /// Goes on where it stands still, and does so no more.
-    func goOn() {
-        let standing = state.withLockedValue { state in
-            defer { (state.standsAt, state.standing) = (nil, []) }
-            return state.standing
+    /// Continues paused bodies, and pauses no more.
+    func resume() {
+        let paused = state.withLockedValue { state in
+            defer { (state.pausesAt, state.paused) = (nil, []) }
+            return state.paused
         }
-        for goOn in standing { goOn() }
+        for resume in paused { resume() }
     }
 
     var requests: [String] { state.withLockedValue { $0.requests } }
     var bodyBytes: Int { state.withLockedValue { $0.bodyBytes } }
 
-    /// Takes no more connections; those there are go on.
+    /// Accepts no more connections; open ones continue.
     func stopListening() async {
         try? await listener.withLockedValue { listener -> (any Channel)? in
             defer { listener = nil }
@@ -173,7 +173,7 @@ final class FaultyPeer: Sendable {
         }?.close()
     }
 
-    /// Ends as abruptly as a killed process: nobody listens and every connection is reset.
+    /// Ends as a killed process does: no socket listens and every connection is reset.
     func kill() async {
         await stopListening()
         let connections = state.withLockedValue { state in
@@ -183,7 +183,7 @@ final class FaultyPeer: Sendable {
         for channel in connections { await Self.reset(channel) }
     }
 
-    /// Closes with a reset rather than with an orderly end.
+    /// Closes with a reset.
     static func reset(_ channel: any Channel) async {
         try? await (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0)).get()
         try? await channel.close()
@@ -204,13 +204,13 @@ private final class FaultyHandler: ChannelInboundHandler {
     private let state: NIOLockedValueBox<FaultyPeer.State>
     private var received = ByteBuffer()
     private var body: ByteBuffer?
-    /// Bytes of the body after which something happens.
+    /// Bytes of the body after which ``onStop`` is called.
     private var stopAt: Int?
     private var onStop: ((ChannelHandlerContext) -> Void)?
-    /// How long after that.
+    /// The delay of that call.
     private var stopDelay = TimeAmount.zero
     private var extra: ByteBuffer?
-    /// Places in the body whose byte is another.
+    /// Positions in the body with a wrong byte.
     private var flips: [Int] = []
 
     init(state: NIOLockedValueBox<FaultyPeer.State>) { self.state = state }
@@ -266,7 +266,7 @@ private final class FaultyHandler: ChannelInboundHandler {
                 loop.execute {
                     let (handler, context) = bound.value
                     guard context.channel.isActive else { return }
-                    // As if it had come now.
+                    // As if it had been received now.
                     handler.state.withLockedValue { state in
                         if let index = state.requests.firstIndex(of: head) { state.requests.remove(at: index) }
                     }
@@ -323,10 +323,10 @@ private final class FaultyHandler: ChannelInboundHandler {
         }
         let bytes = content.bytes.slice(range)
         var flips: [Int] = []
-        if state.withLockedValue({ $0.liesAtTheFront }), range.lowerBound == 0 { flips.append(0) }
+        if state.withLockedValue({ $0.hasWrongFirstByte }), range.lowerBound == 0 { flips.append(0) }
         switch fault {
-        case .lie: flips.append(bytes.readableBytes / 2)
-        case .lieAtTheEnd: flips.append(bytes.readableBytes - 1)
+        case .wrongByte: flips.append(bytes.readableBytes / 2)
+        case .wrongLastByte: flips.append(bytes.readableBytes - 1)
         default: break
         }
         if fault != .noLength {
@@ -346,12 +346,12 @@ private final class FaultyHandler: ChannelInboundHandler {
         case .trickle:
             stopAt = half
             onStop = { [weak self] context in self?.trickle(context) }
-        case .cut, .changedLength, .wrongRange:
+        case .closedInBody, .changedLength, .wrongRange:
             stopAt = half
             onStop = { $0.close(promise: nil) }
-        case .reset:
+        case .resetInBody:
             stopAt = half
-            // A reset takes back what the other side's system has not taken yet.
+            // A reset discards what the other side's system has not received yet.
             stopDelay = .milliseconds(200)
             onStop = { context in
                 let channel = context.channel
@@ -410,7 +410,7 @@ private final class FaultyHandler: ChannelInboundHandler {
                 body = nil
                 let (loop, delay) = (context.eventLoop, stopDelay)
                 let bound = NIOLoopBound((self, context, stop), eventLoop: loop)
-                // After what was written has left.
+                // After what was written has been sent.
                 let written = loop.makePromise(of: Void.self)
                 written.futureResult.whenSuccess { _ in
                     loop.scheduleTask(in: delay) { bound.value.2?(bound.value.1) }
@@ -430,14 +430,14 @@ private final class FaultyHandler: ChannelInboundHandler {
         }
     }
 
-    /// How many of so many bytes may be given out now; nil while the peer stands still, which it then goes on from.
+    /// How many of `count` bytes may be sent now; nil while the peer is paused, after which the body continues.
     private func take(_ count: Int, _ context: ChannelHandlerContext) -> Int? {
         let loop = context.eventLoop
         let bound = NIOLoopBound((self, context), eventLoop: loop)
         return state.withLockedValue { state -> Int? in
-            let allowed = state.standsAt.map { min(count, max(0, $0 - state.bodyBytes)) } ?? count
+            let allowed = state.pausesAt.map { min(count, max(0, $0 - state.bodyBytes)) } ?? count
             guard allowed > 0 || count == 0 else {
-                state.standing.append {
+                state.paused.append {
                     loop.execute {
                         let (handler, context) = bound.value
                         if context.channel.isActive { handler.pump(context) }

@@ -7,7 +7,7 @@ import PeerRouting
 
 @testable import MirrorServer
 
-/// A node with nothing in its store, on a port of its own, whose peers are the ones it is given.
+/// A node with an empty store, on a port of its own, in a network of peers in memory.
 struct Node: Sendable {
     let server: RegistryServer
     let engine: MirrorEngine
@@ -15,8 +15,8 @@ struct Node: Sendable {
     let registry: PrometheusRegistry
     let port: Int
 
-    /// Deadlines that are met even when the machine stands still for a while; a test of a fault that only they reveal
-    /// sets them shorter.
+    /// Deadlines that are met even when the machine is stalled for a while; a test of a fault that only a deadline detects
+    /// sets it shorter.
     static func configuration(peerPort: Int) -> MirrorConfiguration {
         var configuration = MirrorConfiguration(peerPort: peerPort)
         configuration.resolveTimeout = .seconds(60)
@@ -26,8 +26,6 @@ struct Node: Sendable {
         configuration.peers.progressTimeout = .seconds(60)
         configuration.manifestTimeout = .seconds(120)
         configuration.blobTimeout = .seconds(120)
-        // Peers, clients and node share a process that other tests keep busy.
-        configuration.lagAllowance = .seconds(60)
         return configuration
     }
 
@@ -44,7 +42,7 @@ struct Node: Sendable {
             configuration: configuration, router: router, eventLoopGroup: group, routerName: "memory",
             metricsFactory: registry, logger: quiet)
         var http = HTTPServerConfiguration(listen: [ListenAddress(host: "127.0.0.1", port: 0)], eventLoopGroup: group)
-        // The server must not end what the engine should.
+        // The deadlines of the engine are tested, not those of the server.
         http.limits.responseTimeout = .seconds(3600)
         http.limits.progressTimeout = .seconds(3600)
         let server = RegistryServer(
@@ -58,7 +56,7 @@ struct Node: Sendable {
         await engine.shutdown()
     }
 
-    /// Why requests to peers failed, and how often.
+    /// The metrics of failed requests to peers, by reason.
     var failures: String {
         String(decoding: registry.text(), as: UTF8.self).split(separator: "\n")
             .filter { $0.hasPrefix("spegel_mirror_peer_failures_total{") }.joined(separator: " ")
@@ -71,7 +69,7 @@ struct Node: Sendable {
     }
 }
 
-/// Tells the network of a peer that has content.
+/// Announces content of a peer to the network.
 func advertise(_ keys: [String], of peer: Peer, in network: InMemoryPeerNetwork) async throws {
     try await InMemoryPeerRouter(peer: peer, network: network).advertise(keys)
 }

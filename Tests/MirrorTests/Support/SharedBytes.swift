@@ -3,7 +3,7 @@ import OCIDistribution
 import PeerRouting
 import TestSupport
 
-/// Content of any size that differs at every place, made once and shared.
+/// Content of any size without repetition, created once and shared.
 struct SharedBytes: Sendable {
     let buffer: ByteBuffer
     let digest: Digest
@@ -19,7 +19,7 @@ struct SharedBytes: Sendable {
         var index: UInt64 = 0
         block.withUnsafeBytes { raw in
             while buffer.readableBytes < count {
-                // A counter in front of each block makes every place tell-tale without a random number for each byte.
+                // A counter in front of each block makes every position unique without a random number for each byte.
                 buffer.writeInteger(index &* 0x9e37_79b9_7f4a_7c15 ^ seed)
                 buffer.writeBytes(raw.prefix(max(0, min(raw.count, count - buffer.readableBytes))))
                 index += 1

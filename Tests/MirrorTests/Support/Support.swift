@@ -23,7 +23,7 @@ func unusedAddress() -> IPAddress {
     return .v4(0x7f01_0000 + number)
 }
 
-/// A peer whose identity follows from a number.
+/// A peer whose identity is derived from a number.
 func peer(_ number: UInt8, _ addresses: [IPAddress] = [.loopbackV4]) throws -> Peer {
     try Peer(id: NodeIdentity(seed: [UInt8](repeating: number, count: 32)).peerID, addresses: addresses)
 }

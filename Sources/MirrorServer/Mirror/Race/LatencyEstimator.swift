@@ -1,12 +1,12 @@
 import NIOCore
 
-/// Estimates how long a healthy peer takes until the first byte of its answer, from what was seen lately.
+/// Estimates the time to first byte of a healthy peer from recent samples.
 ///
-/// Answers, failures and time-outs all count, each with the time that passed, so that a cluster that becomes slow is
-/// seen to be slow. No history can keep a request from being tried elsewhere: samples are capped, are forgotten when
-/// they are old, and ``hedgeDelay(concurrent:now:)`` stays within fixed bounds whatever was recorded.
+/// Responses, failures and timeouts all count, each with the time that passed, so that the estimate follows a cluster that
+/// becomes slow. No history can prevent hedging: samples are capped, expire, and ``hedgeDelay(concurrent:now:)`` stays
+/// within fixed limits whatever was recorded.
 struct LatencyEstimator: Sendable {
-    /// The delay while there are too few samples to say anything.
+    /// The delay while there are too few samples for a quantile.
     static let delayWithoutHistory: TimeAmount = .milliseconds(50)
     /// The shortest delay, so that a very fast cluster does not ask every peer for everything.
     static let shortestDelay: TimeAmount = .milliseconds(1)
@@ -18,7 +18,7 @@ struct LatencyEstimator: Sendable {
     static let fewestSamples = 8
     /// Age at which a sample no longer counts.
     static let longestAge: TimeAmount = .seconds(300)
-    /// The quantile of past times at which the second, third and every further attempt is started.
+    /// The quantiles of past times at which the second, third and every further attempt starts.
     static let quantiles: [Double] = [0.80, 0.85, 0.90]
 
     private struct Sample {
@@ -28,12 +28,12 @@ struct LatencyEstimator: Sendable {
 
     private var samples: [Sample] = []
     private var next = 0
-    /// The delays computed last. They are renewed after every 16 samples or a second, so that a request costs no sort.
+    /// The delays computed last. They are recomputed after every 16 samples or a second, so that a request costs no sort.
     private var delays: [TimeAmount] = []
     private var recordedSince = 0
     private var computed: NIODeadline?
 
-    /// Takes in the time from the start of an attempt to its first byte, its failure, or its time-out.
+    /// Records the time from the start of an attempt to its first byte, its failure, or its timeout.
     mutating func record(_ duration: TimeAmount, now: NIODeadline) {
         let capped = min(max(duration.nanoseconds, 0), Self.longestDelay.nanoseconds)
         let sample = Sample(nanoseconds: capped, taken: now)

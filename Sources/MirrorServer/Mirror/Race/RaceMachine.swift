@@ -2,171 +2,162 @@ import NIOCore
 
 /// Decides which peers are asked for one piece of content, and when.
 ///
-/// Peers come in while the lookup runs. The first is asked at once, a further one when those under way are slower than
-/// expected or one has failed; the first good answer wins and the others are cancelled. The race is given up only when
-/// nothing is under way, nobody is left to ask, and the lookup has ended or its time is over: an attempt under way is
-/// always waited for, within its own deadlines and the race's.
+/// Candidates are added while the lookup runs. The first is asked at once, a further one when the attempts under way are
+/// slower than expected or one has failed (hedging); the first acceptable response wins and the other attempts are
+/// cancelled. The race fails only when no attempt is under way, no candidate is left, and the lookup has ended or timed
+/// out: an attempt under way is always waited for, within its own deadlines and the race's.
 ///
-/// A value type without I/O: tell it what happened, do what it answers. `Candidate` is what identifies a peer.
+/// A value type without I/O: report events, carry out the returned actions. `Candidate` identifies a peer.
 struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
-    /// The bounds of one race.
     struct Limits: Sendable {
         /// Most attempts that reach a peer. Attempts that end before a connection exists cost little and do not count,
         /// but four times as many is the most of all.
         var attempts: Int
-        /// When to stop waiting for a first peer; nil while the lookup has not begun, see
-        /// ``RaceMachine/lookupBegan(deadline:)``.
+        /// When to stop waiting for a candidate; nil while the lookup has not started, see
+        /// ``RaceMachine/lookupStarted(deadline:)``.
         var lookupDeadline: NIODeadline?
         /// When to stop altogether; nil leaves it to the deadlines of the attempts.
         var deadline: NIODeadline?
-        /// How long a peer that said it is busy is left alone before it is asked once more.
-        var busyPause: TimeAmount = .milliseconds(50)
-        /// How long a lookup that goes on may bring somebody better than a peer that is asked reluctantly.
-        var reluctantPause: TimeAmount = .milliseconds(50)
-        /// How long it may bring somebody better than a last resort.
-        var lastResortPause: TimeAmount = .milliseconds(250)
+        /// Pause before a busy peer is asked once more.
+        var busyDelay: TimeAmount = .milliseconds(50)
+        /// Grace period before a deprioritized peer is tried while the lookup still runs.
+        var deprioritizedDelay: TimeAmount = .milliseconds(50)
+        /// Grace period before a last resort is tried while the lookup still runs.
+        var lastResortDelay: TimeAmount = .milliseconds(250)
     }
 
-    /// Names an attempt within its race.
+    /// Identifies an attempt within its race.
     typealias AttemptID = Int
 
-    /// How an attempt ended without a good answer.
-    enum Failure: Sendable, Hashable {
-        /// No connection came about, or the peer is known to be down.
-        case unreached
-        /// The peer has too much to do, or the connection was lost before an answer: worth asking once more.
+    /// Why an attempt failed.
+    enum AttemptFailure: Sendable, Hashable {
+        /// No connection could be established, or the peer is known to be unreachable.
+        case unreachable
+        /// The peer is overloaded, or closed the connection before a response: it is asked once more.
         case busy
-        /// The peer does not have it, gave no acceptable answer, or broke off.
+        /// The peer does not have the content, its response is not acceptable, or it timed out.
         case refused
     }
 
-    /// Why the race was given up.
-    enum Defeat: Sendable, Hashable {
-        /// The lookup found nobody.
+    /// Why the race failed.
+    enum FailureReason: Sendable, Hashable {
+        /// The lookup found no candidates.
         case noPeers
-        /// Everybody found was asked in vain.
+        /// All candidates failed.
         case exhausted
         /// The deadline passed.
         case deadline
     }
 
-    /// What is to be done.
+    /// What the owner carries out.
     enum Action: Sendable, Hashable {
-        /// Ask this peer.
+        /// Send a request to this candidate.
         case start(AttemptID, Candidate)
-        /// Stop this attempt; nothing more is to be reported of it.
+        /// Cancel this attempt; no event of it is to be reported any more.
         case cancel(AttemptID)
-        /// This attempt's answer is the one to use. The race is over.
-        case win(AttemptID, Candidate)
-        /// There is no answer. The race is over.
-        case giveUp(Defeat)
+        /// Use the response of this attempt. The race is over.
+        case raceWon(AttemptID, Candidate)
+        /// There is no response. The race is over.
+        case fail(FailureReason)
     }
 
-    /// How gladly a peer is asked.
-    enum Willingness: Sendable, Hashable {
-        case gladly
-        /// Not first, if the lookup brings somebody else within a moment; it races as others do.
-        case reluctantly
-        /// Only when nobody else is under way or waiting, and the lookup has ended or has brought nobody better for a
-        /// while. Such a peer may be the quickest to answer, and is not to be believed for it.
-        case asALastResort
+    /// The priority class of a candidate.
+    enum Preference: Sendable, Hashable {
+        case normal
+        /// Tried after ``Limits/deprioritizedDelay`` if the lookup finds no other until then; it races as others do.
+        case deprioritized
+        /// Tried only when no other attempt is under way or waiting, and the lookup has ended or has found no other for
+        /// ``Limits/lastResortDelay``. The fastest response of such a peer says nothing about its body.
+        case lastResort
     }
 
     private struct Waiting {
         var candidate: Candidate
         var notBefore: NIODeadline
         var isRetry = false
-        var willingness = Willingness.gladly
+        var preference = Preference.normal
 
-        var isLastResort: Bool { willingness == .asALastResort }
+        var isLastResort: Bool { preference == .lastResort }
     }
 
     private struct Running {
         var id: AttemptID
-        var asked: Waiting
+        var entry: Waiting
     }
 
     private var limits: Limits
-    /// Lower is asked first.
+    /// The lowest rank is tried first.
     private let rank: @Sendable (Candidate) -> Int
     private var waiting: [Waiting] = []
     private var seen: Set<Candidate> = []
     private var running: [Running] = []
     private var nextID = 0
-    private var reached = 0
-    private var lookupEnded = false
-    /// When those under way have taken long enough to ask somebody else too.
+    /// Attempts that count towards the limit.
+    private var countedAttempts = 0
+    private var hasLookupEnded = false
+    /// When the attempts under way have taken long enough for a further one.
     private var hedgeAt: NIODeadline?
 
-    /// Whether peers are known that were not asked yet.
+    /// Whether candidates wait for an attempt.
     var hasWaiting: Bool { !waiting.isEmpty }
-    /// Whether the race has been won, lost or cancelled.
+    /// Whether the race was won, has failed or was cancelled.
     private(set) var isOver = false
-    /// Attempts started so far.
-    var attempts: Int { nextID }
-    /// Attempts started while another one was under way.
-    private(set) var hedges = 0
 
-    /// Makes a race without peers.
+    /// Makes a race without candidates.
     ///
-    /// - Parameter rank: how much a peer is preferred at the moment it is to be chosen, lower first; equals in the
-    ///   order they were found.
+    /// - Parameter rank: the rank of a candidate at the moment of the choice, lower first; equal ranks in the order in
+    ///   which they were found.
     init(limits: Limits, rank: @escaping @Sendable (Candidate) -> Int) {
         self.limits = limits
         self.rank = rank
     }
 
-    /// When ``timePassed(now:hedgeDelay:)`` is to be called next, if nothing else happens before.
+    /// When ``timePassed(now:hedgeDelay:)`` is to be called next, if no other event comes before.
     var nextDeadline: NIODeadline? {
         guard !isOver else { return nil }
         var deadlines: [NIODeadline] = []
         if let deadline = limits.deadline { deadlines.append(deadline) }
         if running.isEmpty {
             if let earliest = earliestStart { deadlines.append(earliest) }
-            if !lookupEnded, waiting.isEmpty, let deadline = limits.lookupDeadline { deadlines.append(deadline) }
+            if !hasLookupEnded, waiting.isEmpty, let deadline = limits.lookupDeadline { deadlines.append(deadline) }
         } else if mayStart, let hedgeAt, let earliest = earliestStart {
             deadlines.append(max(hedgeAt, earliest))
         }
         return deadlines.min()
     }
 
-    /// A peer was found. One that was seen before changes nothing.
-    mutating func found(_ candidate: Candidate, now: NIODeadline, hedgeDelay: (Int) -> TimeAmount) -> [Action] {
-        found([candidate], now: now, hedgeDelay: hedgeDelay)
-    }
-
-    /// Peers were found together: the preferred one among them is asked first.
+    /// Candidates were found together: the preferred one among them is tried first. One that was seen before is ignored.
     mutating func found(
         _ candidates: [Candidate], now: NIODeadline, hedgeDelay: (Int) -> TimeAmount,
-        willingness: (Candidate) -> Willingness = { _ in .gladly }
+        preference: (Candidate) -> Preference = { _ in .normal }
     ) -> [Action] {
         guard !isOver else { return [] }
         let new = candidates.filter { seen.insert($0).inserted }
         guard !new.isEmpty else { return [] }
         waiting += new.map { candidate in
-            let willingness = willingness(candidate)
-            let pause: TimeAmount =
-                switch willingness {
-                case _ where lookupEnded: .zero
-                case .gladly: .zero
-                case .reluctantly: limits.reluctantPause
-                case .asALastResort: limits.lastResortPause
+            let preference = preference(candidate)
+            let delay: TimeAmount =
+                switch preference {
+                case _ where hasLookupEnded: .zero
+                case .normal: .zero
+                case .deprioritized: limits.deprioritizedDelay
+                case .lastResort: limits.lastResortDelay
                 }
-            return Waiting(candidate: candidate, notBefore: now + pause, willingness: willingness)
+            return Waiting(candidate: candidate, notBefore: now + delay, preference: preference)
         }
         return advance(now: now, hedgeDelay: hedgeDelay)
     }
 
-    /// The lookup, which was queued behind others, has begun.
-    mutating func lookupBegan(deadline: NIODeadline) {
+    /// The lookup, which may have been queued behind others, has started.
+    mutating func lookupStarted(deadline: NIODeadline) {
         if limits.lookupDeadline == nil { limits.lookupDeadline = deadline }
     }
 
-    /// No more peers will be found.
-    mutating func lookupFinished(now: NIODeadline, hedgeDelay: (Int) -> TimeAmount) -> [Action] {
+    /// The lookup has ended: no more candidates will be found.
+    mutating func lookupEnded(now: NIODeadline, hedgeDelay: (Int) -> TimeAmount) -> [Action] {
         guard !isOver else { return [] }
-        lookupEnded = true
-        // Nobody better comes any more.
+        hasLookupEnded = true
+        // Grace periods have lost their purpose.
         for index in waiting.indices where !waiting[index].isRetry { waiting[index].notBefore = now }
         return advance(now: now, hedgeDelay: hedgeDelay)
     }
@@ -177,30 +168,30 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
         return advance(now: now, hedgeDelay: hedgeDelay)
     }
 
-    /// An attempt got a good answer.
+    /// An attempt received an acceptable response.
     mutating func answered(_ id: AttemptID) -> [Action] {
         guard !isOver, let index = running.firstIndex(where: { $0.id == id }) else { return [] }
         let winner = running.remove(at: index)
-        return [.win(id, winner.asked.candidate)] + end()
+        return end() + [.raceWon(id, winner.entry.candidate)]
     }
 
-    /// An attempt ended without a good answer.
+    /// An attempt failed.
     mutating func failed(
-        _ id: AttemptID, _ failure: Failure, now: NIODeadline, hedgeDelay: (Int) -> TimeAmount
+        _ id: AttemptID, _ failure: AttemptFailure, now: NIODeadline, hedgeDelay: (Int) -> TimeAmount
     ) -> [Action] {
         guard !isOver, let index = running.firstIndex(where: { $0.id == id }) else { return [] }
-        var asked = running.remove(at: index).asked
+        var entry = running.remove(at: index).entry
         switch failure {
-        case .unreached:
-            reached -= 1
-        case .busy where !asked.isRetry:
-            reached -= 1
-            (asked.notBefore, asked.isRetry) = (now + limits.busyPause, true)
-            waiting.append(asked)
+        case .unreachable:
+            countedAttempts -= 1
+        case .busy where !entry.isRetry:
+            countedAttempts -= 1
+            (entry.notBefore, entry.isRetry) = (now + limits.busyDelay, true)
+            waiting.append(entry)
         case .busy, .refused:
             break
         }
-        // A failure says as much as slowness: somebody else is asked at once.
+        // A failure says as much as slowness: the next candidate is tried at once.
         hedgeAt = now
         return advance(now: now, hedgeDelay: hedgeDelay)
     }
@@ -211,40 +202,39 @@ struct RaceMachine<Candidate: Hashable & Sendable>: Sendable {
         return end()
     }
 
-    private var mayStart: Bool { reached < limits.attempts && nextID < limits.attempts * 4 }
+    private var mayStart: Bool { countedAttempts < limits.attempts && nextID < limits.attempts * 4 }
 
     private mutating func advance(now: NIODeadline, hedgeDelay: (Int) -> TimeAmount) -> [Action] {
         if let deadline = limits.deadline, now >= deadline {
-            return end() + [.giveUp(.deadline)]
+            return end() + [.fail(.deadline)]
         }
         var actions: [Action] = []
         while mayStart, running.isEmpty || (hedgeAt.map { now >= $0 } ?? false), let next = takeNext(now: now) {
-            if !running.isEmpty { hedges += 1 }
-            let attempt = Running(id: nextID, asked: next)
+            let attempt = Running(id: nextID, entry: next)
             nextID += 1
-            reached += 1
+            countedAttempts += 1
             running.append(attempt)
             hedgeAt = now + hedgeDelay(running.count)
             actions.append(.start(attempt.id, next.candidate))
         }
         guard running.isEmpty else { return actions }
-        if !mayStart { return actions + end() + [.giveUp(.exhausted)] }
+        if !mayStart { return actions + end() + [.fail(.exhausted)] }
         let isLate = limits.lookupDeadline.map { now >= $0 } ?? false
-        guard waiting.isEmpty, lookupEnded || isLate else { return actions }
-        return actions + end() + [.giveUp(seen.isEmpty ? .noPeers : .exhausted)]
+        guard waiting.isEmpty, hasLookupEnded || isLate else { return actions }
+        return actions + end() + [.fail(seen.isEmpty ? .noPeers : .exhausted)]
     }
 
-    /// Whether it is the turn of those who are nobody's first choice. They neither race with others nor go before those
-    /// who will be there in a moment.
+    /// Whether only last resorts are left. They neither race with other candidates nor precede those that wait for a
+    /// retry.
     private var isDownToLastResorts: Bool { running.isEmpty && waiting.allSatisfy(\.isLastResort) }
 
-    /// When somebody of those waiting may be asked.
+    /// When the first of those waiting may be tried.
     private var earliestStart: NIODeadline? {
         let includesAll = isDownToLastResorts
         return waiting.lazy.filter { includesAll || !$0.isLastResort }.map(\.notBefore).min()
     }
 
-    /// The preferred peer among those that may be asked now.
+    /// The preferred candidate among those that may be tried now.
     private mutating func takeNext(now: NIODeadline) -> Waiting? {
         var best: (index: Int, rank: Int)?
         let includesAll = isDownToLastResorts

@@ -1,24 +1,24 @@
 import ResourceLimits
 import Synchronization
 
-/// Limits the memory that transfers hold together, whatever their number.
+/// Limits the memory of all transfers together, whatever their number.
 ///
 /// Streaming transfers share ``streamingBytes`` by each reading chunks whose size shrinks as they become more; bodies that
-/// are held until they are verified reserve their size in ``held``, and are streamed instead when there is no room.
+/// are buffered until they are verified reserve their size in ``buffered``, and are streamed when there is no room.
 final class TransferMemory: Sendable {
     /// Bytes that streaming transfers may have under way together.
     let streamingBytes: Int
     /// The limits of one read from a peer.
     let chunk: ClosedRange<Int>
-    /// Bytes of bodies that are held until they are verified.
-    let held: ByteBudget
+    /// Bytes of bodies that are buffered until they are verified.
+    let buffered: ByteBudget
 
     private let streams = Atomic<Int>(0)
 
-    init(streamingBytes: Int, heldBytes: Int, chunk: ClosedRange<Int>) {
+    init(streamingBytes: Int, bufferedBytes: Int, chunk: ClosedRange<Int>) {
         self.streamingBytes = streamingBytes
         self.chunk = chunk
-        held = ByteBudget(limit: heldBytes)
+        buffered = ByteBudget(limit: bufferedBytes)
     }
 
     /// The most bytes one transfer reads at a time now: two such chunks may be under way for each.
@@ -27,7 +27,7 @@ final class TransferMemory: Sendable {
         return min(max(share, chunk.lowerBound), chunk.upperBound)
     }
 
-    /// Counts a streaming transfer that begins.
+    /// Counts a streaming transfer that starts.
     func beginStream() { streams.add(1, ordering: .relaxed) }
     /// Counts a streaming transfer that has ended.
     func endStream() { streams.subtract(1, ordering: .relaxed) }

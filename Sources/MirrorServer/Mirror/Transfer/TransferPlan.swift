@@ -1,9 +1,9 @@
 import OCIDistribution
 
-/// What is being brought to the client, how far it has come, and which answers of peers may carry it on.
+/// Which bytes a transfer delivers, how far it has come, and which responses of peers may start or continue it.
 ///
-/// A value type without I/O. The first accepted answer fixes the size of the content; from then on every further one
-/// must agree with it and begin exactly where the last one broke off.
+/// A value type without I/O. The first accepted response fixes the size and digest of the content; every further one must
+/// agree with them and begin exactly at the next byte.
 struct TransferPlan: Sendable {
     /// What the client asked for.
     enum Wanted: Sendable, Hashable {
@@ -13,7 +13,7 @@ struct TransferPlan: Sendable {
         case range(ByteRange)
     }
 
-    /// What an answer must say to be taken.
+    /// What a response must state to be accepted.
     struct Expectation: Sendable {
         /// The digest of the content; nil when a tag was asked for.
         var digest: Digest?
@@ -21,9 +21,11 @@ struct TransferPlan: Sendable {
         var isManifest: Bool
         /// Whether only the head is wanted.
         var isHead: Bool
+        /// The size of the content in bytes, where a verified manifest names it; nil when it is not known.
+        var size: Int64?
     }
 
-    /// An answer whose body carries the transfer on.
+    /// A response whose body starts or continues the transfer.
     struct Acceptance: Sendable, Hashable {
         /// The size of the whole content in bytes.
         var total: Int64
@@ -33,7 +35,7 @@ struct TransferPlan: Sendable {
         var digest: Digest
     }
 
-    /// Why an answer is not taken.
+    /// Why a response is rejected.
     enum Rejection: Sendable, Hashable {
         case status(Int)
         case noLength
@@ -46,18 +48,18 @@ struct TransferPlan: Sendable {
         case ignoresRange
     }
 
-    /// What to do with an answer.
+    /// The judgement of a response.
     enum Verdict: Sendable, Hashable {
         case accept(Acceptance)
-        /// The peer says that the range lies outside of the content, which is this long.
+        /// The peer states that the range lies outside of the content, which is this long.
         case unsatisfiable(size: Int64)
-        /// The peer has too much to do.
+        /// The peer is overloaded.
         case busy
         case reject(Rejection)
     }
 
-    /// Bytes at the front of a whole body that are read and dropped when a peer ignores the range asked for. Beyond
-    /// that another peer is asked instead.
+    /// Bytes at the front of a whole body that are received and dropped when a peer ignores the range asked for. A
+    /// response with more is rejected.
     static let skipLimit: Int64 = 4 * 1024 * 1024
 
     let wanted: Wanted
@@ -69,30 +71,28 @@ struct TransferPlan: Sendable {
     private(set) var range: Range<Int64>?
     /// The next byte to deliver.
     private(set) var offset: Int64 = 0
-    /// Position within the content of the next byte of the body being received.
+    /// Position within the content of the next byte of the response being received.
     private var position: Int64 = 0
     /// Where that body ends.
     private var bodyEnd: Int64 = 0
 
-    /// - Parameter size: the size of the content if it is known from elsewhere, such as the manifest that names it.
-    init(wanted: Wanted, expectation: Expectation, size: Int64? = nil) {
+    init(wanted: Wanted, expectation: Expectation) {
         self.wanted = wanted
         self.expectation = expectation
         asked = expectation
-        total = size
     }
 
     /// Whether every byte was delivered.
     var isComplete: Bool { range.map { offset >= $0.upperBound } ?? false }
 
-    /// Whether every byte was delivered and the body being received goes on nevertheless, because the peer ignored the
-    /// range it was asked for.
+    /// Whether every byte was delivered and the response continues nevertheless, because the peer ignored the range it was
+    /// asked for.
     var hasSurplus: Bool { isComplete && position < bodyEnd }
 
-    /// Bytes still to be delivered; nil before the first answer.
-    var remaining: Int64? { range.map { $0.upperBound - offset } }
+    /// Bytes to deliver in all; 0 before the first accepted response.
+    var length: Int64 { range.map { $0.upperBound - $0.lowerBound } ?? 0 }
 
-    /// Whether the bytes to be delivered are all of the content, so that its digest can be checked.
+    /// Whether the bytes to deliver are all of the content, so that its digest can be verified.
     var coversWhole: Bool {
         guard let range, let total else { return wanted == .whole }
         return range == 0..<total
@@ -110,9 +110,9 @@ struct TransferPlan: Sendable {
         return nil
     }
 
-    /// Begins again from the first byte, because what was received (and not delivered to the client) proved wrong.
-    mutating func restart(size: Int64? = nil) {
-        total = size
+    /// Starts again from the first byte, because what was received, and not sent to a client, proved wrong.
+    mutating func restart() {
+        total = nil
         range = nil
         offset = 0
         position = 0
@@ -120,7 +120,7 @@ struct TransferPlan: Sendable {
         expectation = asked
     }
 
-    /// Judges the head of an answer to a request made with ``nextRange``.
+    /// Judges the head of a response to a request with ``nextRange``.
     func judge(_ head: PeerResponseHead) -> Verdict {
         switch head.status {
         case 200: return judgeWhole(head)
@@ -134,7 +134,9 @@ struct TransferPlan: Sendable {
     private func judgeWhole(_ head: PeerResponseHead) -> Verdict {
         if let rejection = commonFault(head) { return .reject(rejection) }
         guard let length = head.contentLength else { return .reject(.noLength) }
-        if let total, total != length { return .reject(.wrongLength(expected: total, got: length)) }
+        if let size = total ?? expectation.size, size != length {
+            return .reject(.wrongLength(expected: size, got: length))
+        }
         if let asked = nextRange {
             guard let part = range.map({ offset..<$0.upperBound }) ?? (try? asked.resolve(size: length)) else {
                 return .unsatisfiable(size: length)
@@ -150,10 +152,14 @@ struct TransferPlan: Sendable {
         if let rejection = commonFault(head) { return .reject(rejection) }
         guard let length = head.contentLength else { return .reject(.noLength) }
         let field = head.contentRange ?? ""
-        guard case .satisfied(let part, let size)? = try? ContentRange(parsing: field), let size = size ?? total else {
+        guard case .satisfied(let part, let size)? = try? ContentRange(parsing: field),
+            let size = size ?? total ?? expectation.size
+        else {
             return .reject(.wrongRange(field))
         }
-        if let total, total != size { return .reject(.wrongLength(expected: total, got: size)) }
+        if let known = total ?? expectation.size, known != size {
+            return .reject(.wrongLength(expected: known, got: size))
+        }
         guard let expected = try? asked.resolve(size: size), expected == part else {
             return .reject(.wrongRange(field))
         }
@@ -167,7 +173,7 @@ struct TransferPlan: Sendable {
     private func judgeUnsatisfied(_ head: PeerResponseHead) -> Verdict {
         guard range == nil, let asked = nextRange,
             case .unsatisfied(let size)? = try? ContentRange(parsing: head.contentRange ?? ""),
-            total == nil || total == size, (try? asked.resolve(size: size)) == nil
+            (total ?? expectation.size).map({ $0 == size }) ?? true, (try? asked.resolve(size: size)) == nil
         else { return .reject(.status(416)) }
         return .unsatisfiable(size: size)
     }
@@ -178,7 +184,7 @@ struct TransferPlan: Sendable {
             guard let stated = try? Digest(parsing: text) else { return .wrongDigest(text) }
             if let digest = expectation.digest, digest != stated { return .wrongDigest(text) }
         } else if expectation.digest == nil {
-            // Without it the bytes behind a tag could not be checked, nor carried on by another peer.
+            // Without it the content of a tag could not be verified, nor continued from another peer.
             return .noDigest
         }
         if expectation.isManifest {
@@ -192,7 +198,7 @@ struct TransferPlan: Sendable {
         expectation.digest ?? head.digest.flatMap { try? Digest(parsing: $0) }
     }
 
-    /// Takes an accepted answer as the one that carries on.
+    /// Continues with an accepted response.
     mutating func begin(_ acceptance: Acceptance) {
         total = acceptance.total
         if range == nil {
@@ -204,11 +210,13 @@ struct TransferPlan: Sendable {
         }
         position = acceptance.body.lowerBound
         bodyEnd = acceptance.body.upperBound
-        // A tag may be moved while the transfer goes on; the rest must be of the same content.
+        // A tag may be moved during the transfer; the rest must be of the same content.
         expectation.digest = acceptance.digest
     }
 
-    /// Takes in `count` bytes of the accepted answer's body and says which of them to deliver.
+    /// Counts bytes of the accepted response's body.
+    ///
+    /// - Returns: how many of them to skip, and how many after those to deliver.
     mutating func received(_ count: Int) -> (skip: Int, deliver: Int) {
         let end = range?.upperBound ?? 0
         let skip = Int(min(max(offset - position, 0), Int64(count)))
@@ -224,7 +232,7 @@ extension MediaType {
         .imageManifest, .imageIndex, .dockerManifest, .dockerManifestList,
     ]
 
-    /// What a peer says its answer is; the few types that manifests have are found without taking the text apart.
+    /// The media type that a peer states for a manifest; the common types are found without parsing the text.
     init(statedManifestType text: String) {
         self = Self.commonManifestTypes.first { $0.rawValue == text } ?? MediaType(contentType: text)
     }

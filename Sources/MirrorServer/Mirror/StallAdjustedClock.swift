@@ -1,0 +1,224 @@
+import NIOConcurrencyHelpers
+import NIOCore
+import Synchronization
+
+/// Measures the scheduling delay of the event loops and the executor.
+///
+/// A probe passes through every event loop in use and the task executor, again ``interval`` after the last one returned.
+/// What a probe is late by is time in which a peer's answer may have been there, unread.
+///
+/// A value type without I/O: report when probes begin and return.
+struct StallDetector: Sendable {
+    /// The pause between two probes. A deadline shorter than this still sees one whole probe.
+    static let interval: TimeAmount = .milliseconds(5)
+
+    private var counted: TimeAmount = .zero
+    /// When the probe under way was, or the next one is, to begin; nil while none is sent.
+    private var due: NIODeadline?
+
+    /// Whether probes are sent.
+    var isRunning: Bool { due != nil }
+
+    /// Starts measuring; a probe is to be sent at `first`.
+    mutating func start(first: NIODeadline) {
+        if due == nil { due = first }
+    }
+
+    /// The probe has passed everything.
+    ///
+    /// - Returns: when to send the next one.
+    mutating func probeReturned(now: NIODeadline) -> NIODeadline {
+        if let due, now > due { counted = counted + (now - due) }
+        let next = now + Self.interval
+        due = next
+        return next
+    }
+
+    /// No more probes are sent, because no clock is in use.
+    mutating func stop() { due = nil }
+
+    /// The time stalled up to `now`, including that of a probe that is under way or late.
+    func stalled(now: NIODeadline) -> TimeAmount {
+        guard let due, now > due else { return counted }
+        return counted + (now - due)
+    }
+}
+
+/// How much stalled time one request is granted: at most ``limit`` in total, so that every deadline ends.
+struct StallAllowance: Sendable {
+    /// The most that is granted in the whole life of a request.
+    let limit: TimeAmount
+    private let before: TimeAmount
+
+    /// - Parameter before: the time stalled before the request began.
+    init(before: TimeAmount, limit: TimeAmount) {
+        self.before = before
+        self.limit = limit
+    }
+
+    /// The request's own time at `now`.
+    func time(now: NIODeadline, stalled: TimeAmount) -> NIODeadline {
+        now - min(max(stalled - before, .zero), limit)
+    }
+}
+
+/// Sends the probes of a ``StallDetector`` while at least one ``StallAdjustedClock`` is in use.
+final class StallMonitor: Sendable {
+    private struct User {
+        var loop: any EventLoop
+        var count: Int
+    }
+
+    private struct State {
+        var detector = StallDetector()
+        /// The event loops with a clock in use; probes pass through these.
+        var users: [ObjectIdentifier: User] = [:]
+    }
+
+    private let state = NIOLockedValueBox(State())
+
+    /// The time stalled up to `now`.
+    func stalled(now: NIODeadline) -> TimeAmount { state.withLockedValue { $0.detector.stalled(now: now) } }
+
+    /// Registers a clock on this event loop.
+    ///
+    /// - Returns: the time stalled before.
+    fileprivate func register(on eventLoop: any EventLoop) -> TimeAmount {
+        let now = NIODeadline.now()
+        // After the usual pause: most requests have ended by then, and cost no probe.
+        let first = now + StallDetector.interval
+        let (before, starts) = state.withLockedValue { state -> (TimeAmount, Bool) in
+            state.users[ObjectIdentifier(eventLoop), default: User(loop: eventLoop, count: 0)].count += 1
+            let starts = !state.detector.isRunning
+            if starts { state.detector.start(first: first) }
+            return (state.detector.stalled(now: now), starts)
+        }
+        if starts { eventLoop.scheduleTask(deadline: first) { self.sendProbe() } }
+        return before
+    }
+
+    /// Removes a clock from this event loop.
+    fileprivate func unregister(_ eventLoop: any EventLoop) {
+        let key = ObjectIdentifier(eventLoop)
+        state.withLockedValue { state in
+            state.users[key]?.count -= 1
+            if state.users[key]?.count == 0 { state.users[key] = nil }
+        }
+    }
+
+    /// Sends a probe through all event loops side by side, and then through the executor.
+    private func sendProbe() {
+        let loops = state.withLockedValue { state in state.users.values.map(\.loop) }
+        guard !loops.isEmpty else { return probeReturned() }
+        let probe = Probe(loops.count)
+        for loop in loops {
+            loop.execute {
+                if probe.passed() { Task { self.probeReturned() } }
+            }
+        }
+    }
+
+    private final class Probe: Sendable {
+        private let missing: Synchronization.Atomic<Int>
+
+        init(_ count: Int) { missing = .init(count) }
+
+        /// Returns whether this was the last event loop.
+        func passed() -> Bool { missing.subtract(1, ordering: .relaxed).newValue == 0 }
+    }
+
+    private func probeReturned() {
+        let now = NIODeadline.now()
+        let next = state.withLockedValue { state -> (NIODeadline, any EventLoop)? in
+            let due = state.detector.probeReturned(now: now)
+            guard let user = state.users.values.first else {
+                state.detector.stop()
+                return nil
+            }
+            return (due, user.loop)
+        }
+        guard let (due, loop) = next else { return }
+        loop.scheduleTask(deadline: due) { self.sendProbe() }
+    }
+}
+
+/// The clock of one request or dial. It stands still while this process is stalled, for at most the allowance in total:
+/// its deadlines bound how long the network and the peers are waited for, not how long this process takes to run.
+///
+/// Confined to its event loop.
+final class StallAdjustedClock {
+    /// The least that a timer waits: while the clock stands still, checking it continuously is of no use.
+    static let shortestWait: TimeAmount = .milliseconds(1)
+
+    let eventLoop: any EventLoop
+    private let monitor: StallMonitor
+    private let allowance: StallAllowance
+
+    init(_ monitor: StallMonitor, on eventLoop: any EventLoop, allowance: TimeAmount) {
+        self.monitor = monitor
+        self.eventLoop = eventLoop
+        self.allowance = StallAllowance(before: monitor.register(on: eventLoop), limit: allowance)
+    }
+
+    deinit { monitor.unregister(eventLoop) }
+
+    /// The present moment.
+    var now: NIODeadline {
+        let now = NIODeadline.now()
+        return allowance.time(now: now, stalled: monitor.stalled(now: now))
+    }
+
+    /// A timer whose deadline is `duration` from now.
+    func timer(in duration: Duration, _ action: @escaping () -> Void) -> DeadlineTimer {
+        let timer = DeadlineTimer(clock: self, action: action)
+        timer.set(now + TimeAmount(duration))
+        return timer
+    }
+}
+
+/// Calls its action once when a ``StallAdjustedClock`` reaches the deadline. The deadline can be moved: to an earlier one
+/// at the cost of a new timer of the event loop, to a later one at no cost.
+///
+/// Confined to the clock's event loop.
+final class DeadlineTimer {
+    private let clock: StallAdjustedClock
+    private let action: () -> Void
+    private var deadline: NIODeadline?
+    private var scheduled: (task: Scheduled<Void>, deadline: NIODeadline)?
+
+    init(clock: StallAdjustedClock, action: @escaping () -> Void) {
+        self.clock = clock
+        self.action = action
+    }
+
+    /// Moves the deadline; nil for none.
+    func set(_ deadline: NIODeadline?) {
+        self.deadline = deadline
+        guard let deadline else { return unschedule() }
+        if let scheduled, scheduled.deadline <= deadline { return }
+        unschedule()
+        schedule(deadline)
+    }
+
+    func cancel() { set(nil) }
+
+    private func unschedule() {
+        scheduled?.task.cancel()
+        scheduled = nil
+    }
+
+    private func schedule(_ deadline: NIODeadline) {
+        let bound = NIOLoopBound(self, eventLoop: clock.eventLoop)
+        let wait = max(deadline - clock.now, StallAdjustedClock.shortestWait)
+        scheduled = (clock.eventLoop.scheduleTask(in: wait) { bound.value.fired() }, deadline)
+    }
+
+    private func fired() {
+        scheduled = nil
+        guard let deadline else { return }
+        // The deadline was moved, or the process was stalled meanwhile.
+        guard clock.now >= deadline else { return schedule(deadline) }
+        self.deadline = nil
+        action()
+    }
+}

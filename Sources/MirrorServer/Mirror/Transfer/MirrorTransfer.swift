@@ -1,0 +1,360 @@
+import HTTPServer
+import Logging
+import Metrics
+import NIOCore
+import OCIDistribution
+import PeerRoutingCore
+
+/// One transfer from peers to the clients that requested the same content: a ``PeerRace`` finds the peer, a
+/// ``TransferBody`` receives and verifies its bytes, a ``ClientGroup`` sends them, and after a failure
+/// ``TransferRecovery`` decides how it goes on.
+///
+/// Confined to the event loop of the clients' connections; `Sendable` only so that it can be carried back there. Its
+/// clients keep it alive until it has ended.
+final class MirrorTransfer: @unchecked Sendable {
+    private enum Phase {
+        case racing
+        /// The body of this request's response is received.
+        case receiving(PeerRequest)
+        /// The body is complete and its digest is being computed.
+        case verifying
+        case ended
+    }
+
+    let request: MissRequest
+    let clients: ClientGroup
+    private let context: MirrorContext
+    private let loop: MirrorLoop
+    private let key: String
+    private let isManifest: Bool
+    private let clock: StallAdjustedClock
+    private let arrivedAt: NIODeadline
+    private let race: PeerRace
+    private lazy var timer = DeadlineTimer(clock: clock) { [weak self] in self?.timePassed() }
+
+    private var phase = Phase.racing
+    private var body: TransferBody
+    private var recovery: TransferRecovery
+    /// When the response has to have begun; nil once it has.
+    private var responseDeadline: NIODeadline?
+
+    /// - Parameter client: admitted by ``MirrorContext/admit()``.
+    init(_ client: ClientGroup.Client, loop: MirrorLoop, context: MirrorContext) {
+        let request = client.request
+        self.request = request
+        self.loop = loop
+        self.context = context
+        clients = ClientGroup(client) { context.requestEnded() }
+        arrivedAt = client.arrivedAt
+        clock = context.makeClock(on: loop.eventLoop)
+        key = request.distribution.lookupKey ?? ""
+        if case .manifest = request.distribution.kind { isManifest = true } else { isManifest = false }
+        body = TransferBody(request, isManifest: isManifest, context: context)
+        recovery = Self.makeRecovery(context.configuration, offset: 0)
+        race = PeerRace(request, key: key, arrivedAt: arrivedAt, clock: clock, loop: loop, context: context)
+    }
+
+    private static func makeRecovery(_ configuration: MirrorConfiguration, offset: Int64) -> TransferRecovery {
+        TransferRecovery(
+            limits: .init(
+                resumesWithoutProgress: configuration.resumesWithoutProgress,
+                resumeBytes: Int64(configuration.resumeBytes), restarts: configuration.resolveRetries),
+            offset: offset)
+    }
+
+    private var configuration: MirrorConfiguration { context.configuration }
+
+    // MARK: Start
+
+    /// Starts. Called once.
+    ///
+    /// - Parameter coalesces: whether further clients may join.
+    func start(coalesces: Bool) {
+        clients.attach(self)
+        race.delegate = self
+        guard !key.isEmpty else { return recover(from: .noKey) }
+        let limit = request.isHead || isManifest ? configuration.manifestTimeout : configuration.blobTimeout
+        responseDeadline = clock.now + TimeAmount(limit) - (NIODeadline.now() - arrivedAt)
+        if coalesces { loop.startCoalescing(self) }
+        startRace()
+    }
+
+    /// Continues the response of a client that another transfer has served so far: the same bytes were sent, are buffered
+    /// and count for the digest.
+    private func adopt(state: (body: TransferBody, candidates: Candidates)) {
+        clients.attach(self)
+        race.delegate = self
+        race.adopt(state.candidates.adopted())
+        body = state.body.fork { self.receiveMore() }
+        recovery = Self.makeRecovery(configuration, offset: body.plan.offset)
+        startRace()
+    }
+
+    private func startRace() {
+        phase = .racing
+        timer.cancel()
+        let resolveTimeout = configuration.resolveTimeout
+        race.start(
+            body.plan,
+            lookupTimeout: body.hasBegun ? max(resolveTimeout, configuration.resumeTimeout) : resolveTimeout,
+            deadline: clients.isHeadWritten ? nil : responseDeadline)
+    }
+
+    // MARK: Receiving
+
+    private func receive(_ bytes: ByteBuffer, from source: PeerRequest) {
+        if let free = body.receive(bytes) {
+            clients.write(free)
+            clients.flush()
+        }
+        // A peer that ignored the range sends more than is wanted.
+        if isSource(source), body.plan.hasSurplus {
+            source.cancel()
+            bodyCompleted(by: source)
+        }
+    }
+
+    /// Reads on, unless a client or the hasher is behind.
+    private func receiveMore() {
+        guard case .receiving(let source) = phase else { return }
+        let isWritable = body.isBufferedWhole || clients.isWritable
+        let expects = isWritable && !body.isHashingBehind
+        body.expectBytes(expects, now: clock.now)
+        if expects {
+            source.read()
+            schedule()
+        } else if !isWritable {
+            clients.waitForSlowClients(timeout: configuration.slowClientTimeout, clock: clock)
+        }
+    }
+
+    private func writeHead() {
+        responseDeadline = nil
+        loop.stopCoalescing(self)
+        clients.writeHead(body.responseHead)
+        // The first bytes follow at once, unless the peer is slow: then the head must not wait for them.
+        clients.flush()
+    }
+
+    // MARK: Verification
+
+    private func bodyCompleted(by source: PeerRequest) {
+        phase = .verifying
+        body.responseEnded()
+        race.requestEnded(source)
+        context.directory.withStats { $0.recordCompletion(source.peer.id, now: .now()) }
+        guard body.needsVerification else { return succeed(body.unverifiedResult) }
+        // A copy, because the completion may be called at once and changes the body.
+        let body = body
+        body.verify { result in self.verified(result) }
+    }
+
+    private func verified(_ result: Result<Void, VerificationError>) {
+        guard case .verifying = phase else { return }
+        switch result {
+        case .success:
+            succeed(.verified)
+        case .failure(let error):
+            let sources = race.candidates.bodySources
+            context.metrics.verification(.mismatch)
+            context.logger.warning(
+                "peer content does not match its digest",
+                metadata: [
+                    "key": "\(key)", "error": "\(error)",
+                    "peers": "\(sources.map(\.description).joined(separator: " "))",
+                ])
+            recover(from: .digestMismatch(sources: sources.count))
+        }
+    }
+
+    private func succeed(_ verification: MirrorMetrics.Verification) {
+        let rest = body.release(&loop.manifestTypes)
+        if !clients.isHeadWritten { clients.writeHead(body.responseHead) }
+        for bytes in rest { clients.write(bytes) }
+        context.metrics.verification(verification)
+        end(isHit: true)
+        clients.finish()
+    }
+
+    // MARK: Recovery
+
+    private func interrupted(_ source: PeerRequest, by failure: PeerFailure) {
+        let peer = source.peer.id
+        race.requestEnded(source)
+        race.bodyTruncated(by: peer)
+        body.responseEnded()
+        context.metrics.peerFailed(failure.label)
+        context.directory.withStats {
+            $0.recordFailure(peer, failure == .stalled ? .slow : .truncated, now: .now())
+        }
+        context.logger.debug(
+            "a peer interrupted a transfer",
+            metadata: ["key": "\(key)", "offset": "\(body.plan.offset)", "peer": "\(peer)", "reason": "\(failure)"])
+        recover(from: .interrupted(offset: body.plan.offset))
+    }
+
+    /// Carries out the one decision of how the transfer goes on.
+    private func recover(from failure: TransferRecovery.Failure) {
+        let decision = recovery.decide(after: failure, isHeadSent: clients.isHeadWritten)
+        if let mismatch = decision.recordedMismatch { record(mismatch) }
+        switch decision.action {
+        case .resume:
+            if case .interrupted = failure { context.metrics.resumes.increment() }
+            startRace()
+        case .restart:
+            body.restart()
+            race.excludeBodySources()
+            startRace()
+        case .fail(let reason):
+            fail(reason)
+        }
+    }
+
+    private func record(_ mismatch: TransferRecovery.RecordedMismatch) {
+        let (sources, digest) = (race.candidates.bodySources, body.plan.expectation.digest)
+        context.directory.withStats { stats in
+            for peer in sources {
+                stats.recordMismatch(peer, digest: digest, isProven: mismatch == .proven, now: .now())
+            }
+        }
+    }
+
+    // MARK: End
+
+    /// Ends without content: with an error response while nothing has been sent, with an incomplete body afterwards.
+    private func fail(_ reason: TransferRecovery.FailureReason) {
+        guard !clients.isHeadWritten else {
+            end(isHit: false)
+            return clients.abort("\(reason)")
+        }
+        let error: DistributionError
+        var fields: [(name: String, value: String)] = []
+        let unsatisfiedSize = race.unsatisfiedSize
+        if let unsatisfiedSize {
+            error = ByteRangeError.unsatisfiable(size: unsatisfiedSize).distributionError
+            fields = [("Content-Range", "\(ContentRange.unsatisfied(size: unsatisfiedSize))")]
+        } else {
+            error = DistributionError(
+                isManifest ? .manifestUnknown : .blobUnknown, message: "\(reason)",
+                detail: .object(["attempts": .integer(Int64(race.candidates.failedAttempts))]))
+        }
+        let followers = clients.takeFollowers()
+        end(isHit: unsatisfiedSize != nil)
+        clients.send(error, fields: fields)
+        retryFollowers(followers)
+    }
+
+    /// Starts a transfer for each client that joined later: it has more time left than the first, and knows what this one
+    /// has learned.
+    private func retryFollowers(_ followers: [ClientGroup.Client]) {
+        for client in followers {
+            MirrorTransfer(client, loop: loop, context: context).start(coalesces: false)
+        }
+    }
+
+    /// Releases everything but the clients, whose responses the caller ends after this.
+    ///
+    /// - Parameter isHit: what is counted for the clients; nil for nothing.
+    private func end(isHit: Bool?) {
+        if case .ended = phase { return }
+        if case .receiving(let source) = phase {
+            race.requestEnded(source)
+            source.cancel()
+        }
+        phase = .ended
+        clients.detach()
+        loop.stopCoalescing(self)
+        timer.cancel()
+        race.stop()
+        body.end()
+        if let isHit {
+            context.metrics.requests(clients.count, registry: request.distribution.registry, isHit: isHit)
+        }
+    }
+
+    // MARK: Time
+
+    private func schedule() {
+        timer.set([body.progressDeadline, responseDeadline].compactMap { $0 }.min())
+    }
+
+    private func timePassed() {
+        guard case .receiving(let source) = phase else { return }
+        let now = clock.now
+        if let responseDeadline, now >= responseDeadline { return recover(from: .timedOut) }
+        if body.hasStalled(now: now) {
+            source.cancel()
+            return interrupted(source, by: .stalled)
+        }
+        schedule()
+    }
+}
+
+extension MirrorTransfer: PeerRaceDelegate {
+    func raceWon(by source: PeerRequest, _ head: PeerResponseHead, _ acceptance: TransferPlan.Acceptance) {
+        phase = .receiving(source)
+        source.delegate = self
+        body.begin(acceptance, contentType: head.contentType, now: clock.now, on: loop.eventLoop) { self.receiveMore() }
+        context.logger.debug(
+            "a peer serves",
+            metadata: ["key": "\(key)", "peer": "\(source.authority ?? "")", "offset": "\(body.plan.offset)"])
+        if request.isHead {
+            let head = body.responseHead
+            end(isHit: true)
+            clients.writeHead(head)
+            clients.finish()
+        } else if !body.isBufferedWhole, !clients.isHeadWritten {
+            writeHead()
+        }
+    }
+
+    func raceFailed(_ reason: RaceMachine<PeerID>.FailureReason, isCachedLookup: Bool) {
+        recover(from: .raceFailed(reason, isCachedLookup: isCachedLookup, hasBody: body.hasBegun))
+    }
+
+    func raceSawLengthMismatch() { recovery.lengthMismatchSeen() }
+}
+
+extension MirrorTransfer: PeerRequestDelegate {
+    private func isSource(_ request: PeerRequest) -> Bool {
+        if case .receiving(let source) = phase { source === request } else { false }
+    }
+
+    func request(_ request: PeerRequest, received head: PeerResponseHead) {}
+
+    func request(_ request: PeerRequest, received body: ByteBuffer) {
+        if isSource(request) { receive(body, from: request) }
+    }
+
+    func requestReadCompleted(_ request: PeerRequest) {
+        if isSource(request) { receiveMore() }
+    }
+
+    func requestCompleted(_ request: PeerRequest) {
+        guard isSource(request) else { return }
+        if body.plan.isComplete { bodyCompleted(by: request) } else { interrupted(request, by: .closedEarly) }
+    }
+
+    func request(_ request: PeerRequest, failed failure: PeerFailure) {
+        if isSource(request) { interrupted(request, by: failure) }
+    }
+}
+
+extension MirrorTransfer: ClientGroupDelegate {
+    func clientsAreWritable() { receiveMore() }
+
+    func slowClientsTimedOut() { detachSlowClients() }
+
+    private func detachSlowClients() {
+        guard case .receiving = phase else { return }
+        for client in clients.takeBlocked() {
+            context.logger.debug(
+                "a slow client is detached from a shared transfer",
+                metadata: ["key": "\(key)", "offset": "\(body.plan.offset)"])
+            MirrorTransfer(client, loop: loop, context: context).adopt(state: (body, race.candidates))
+        }
+        receiveMore()
+    }
+
+    func clientsDisconnected() { end(isHit: nil) }
+}
