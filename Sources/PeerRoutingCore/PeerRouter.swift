@@ -86,11 +86,15 @@ public struct Peer: Hashable, Sendable {
     public var id: PeerID
     /// The node's IP addresses without duplicates, best first. May be empty when only the identity is known.
     public var addresses: [IPAddress]
+    /// Those of ``addresses`` at which the router itself has met this identity: of a connection that is or was open, whose
+    /// key the node has proved. The others are what some node has claimed. Empty when none is known first-hand.
+    public var observedAddresses: [IPAddress]
 
     /// Describes a node.
-    public init(id: PeerID, addresses: [IPAddress]) {
+    public init(id: PeerID, addresses: [IPAddress], observedAddresses: [IPAddress] = []) {
         self.id = id
         self.addresses = addresses
+        self.observedAddresses = observedAddresses
     }
 }
 

@@ -62,10 +62,12 @@ final class KademliaDriver: Sendable {
             switch event {
             case .identified(let peer, let protocols, let addresses, let isPush):
                 let usable = policy.filter(addresses)
+                let remote = host.remoteAddress(of: peer)
                 let speaksKademlia = protocols.contains(protocolID)
                 perform {
                     $0.identified(
-                        peer, addresses: usable, speaksKademlia: speaksKademlia, isPush: isPush, now: .now())
+                        peer, addresses: usable, remote: remote, speaksKademlia: speaksKademlia, isPush: isPush,
+                        now: .now())
                 }
             case .disconnected(let peer):
                 perform { $0.disconnected(peer, now: .now()) }
@@ -169,11 +171,13 @@ final class KademliaDriver: Sendable {
                 let own = state.node.ownContact
                 Task { await announce(id, contact, keys, own: own) }
             case .found(let id, let contact):
-                state.streams[id]?.yield(Peer(contact))
+                state.streams[id]?.yield(Peer(contact, observed: state.node.firstHand(contact.key)?.remote))
             case .lookupEnded(let id):
                 state.streams.removeValue(forKey: id)?.finish()
             case .log(let level, let message, let metadata):
                 logger.log(level: level, "\(message)", metadata: metadata.mapValues { .string($0) })
+            case .memberChanged(let peer, let isMember):
+                host.setProtected(isMember, peer)
             case .connectivityChanged(let isOnline):
                 onConnectivity(isOnline)
             }
@@ -204,7 +208,8 @@ final class KademliaDriver: Sendable {
             let bytes = try await host.request(message.encoded(), to: contact.id, protocolID: protocolID)
             let answer = policy.filter(try KadMessage(decoding: bytes), from: nil)
             guard answer.kind == message.kind else { throw WireFormatError("answer of another kind than the request") }
-            perform { $0.requestSucceeded(id, answer, now: .now()) }
+            let remote = host.remoteAddress(of: contact.id)
+            perform { $0.requestSucceeded(id, answer, from: remote, now: .now()) }
         } catch {
             logger.debug("request failed", metadata: ["peer": "\(contact.id)", "error": "\(error)"])
             perform { $0.requestFailed(id, KademliaFailure(error), now: .now()) }
@@ -259,12 +264,14 @@ private struct Announcements: Sequence, Sendable {
 
 extension Peer {
     /// The peer with the distinct IP addresses among a contact's addresses.
-    init(_ contact: KadContact) {
+    ///
+    /// - Parameter observed: Where this node has met it.
+    init(_ contact: KadContact, observed: IPAddress? = nil) {
         var addresses: [IPAddress] = []
         for address in contact.addresses.compactMap(\.ipAddress) where !addresses.contains(address) {
             addresses.append(address)
         }
-        self.init(id: contact.id, addresses: addresses)
+        self.init(id: contact.id, addresses: addresses, observedAddresses: addresses.filter { $0 == observed })
     }
 }
 
