@@ -119,6 +119,18 @@ extension IPAddress {
     }
 }
 
+extension IPAddress {
+    /// What limits per source count as one: the address, or for IPv6 its /64, which one host may have whole.
+    package var source: IPAddress {
+        if case .v6(let high, _) = unmapped { return .v6(high: high, low: 0) }
+        return unmapped
+    }
+
+    /// The source for limits that several nodes of one machine must not share: nil for loopback, where a machine's own
+    /// nodes are, as in demonstrations and tests.
+    package var limitedSource: IPAddress? { isLoopback ? nil : source }
+}
+
 extension IPAddress: LosslessStringConvertible {
     /// Parses dotted decimal (four numbers, no leading zeros) or any RFC 4291 form of IPv6; no zone, no port.
     public init?(_ text: some StringProtocol) {

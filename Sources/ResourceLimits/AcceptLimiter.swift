@@ -31,8 +31,7 @@ package struct AcceptLimiter: Sendable {
 
     /// Whether one more connection from this source may be accepted now.
     package mutating func accepts(_ source: IPAddress, now: NIODeadline) -> Bool {
-        if source.isLoopback { return true }
-        let key = Self.key(source)
+        guard let key = source.limitedSource else { return true }
         var bucket = refilled(buckets[key] ?? Bucket(tokens: burst, updated: now), now)
         let accepted = bucket.tokens >= 1
         if accepted { bucket.tokens -= 1 }
@@ -44,12 +43,6 @@ package struct AcceptLimiter: Sendable {
     private func refilled(_ bucket: Bucket, _ now: NIODeadline) -> Bucket {
         let seconds = Double((now - bucket.updated).nanoseconds) / 1e9
         return Bucket(tokens: min(burst, bucket.tokens + max(0, seconds) * rate), updated: now)
-    }
-
-    /// An IPv6 host has a whole /64, so that counts as one source.
-    private static func key(_ source: IPAddress) -> IPAddress {
-        if case .v6(let high, _) = source.unmapped { return .v6(high: high, low: 0) }
-        return source.unmapped
     }
 
     /// Drops full buckets, which are as good as none; then the half that was used longest ago.

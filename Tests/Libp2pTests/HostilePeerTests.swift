@@ -59,6 +59,101 @@ import Testing
         }
     }
 
+    /// What one machine may take: a share of the connections, busy or not, and of those that are not secured yet.
+    @Test func oneSourceHasItsShare() async throws {
+        try await withNode { configuration in
+            configuration.limits.connections = 8
+            configuration.limits.connectionsPerSource = 4
+            configuration.limits.unsecuredConnections = 8
+            configuration.limits.unsecuredPerSource = 4
+            configuration.limits.upgradeTimeout = .seconds(20)
+            configuration.limits.countsLoopback = true
+        } attack: { node in
+            var peers: [ScriptedPeer] = []
+            for _ in 0..<12 {
+                let peer = try await ScriptedPeer.connect(to: node.host, from: "127.0.9.1")
+                let identity = NodeIdentity()
+                try await peer.upgradeLikeGo(identity: identity)
+                // One stream that stays open, so that the connection is busy.
+                try? await peer.sendPlain(frame(.windowUpdate, .syn, 1, 0))
+                peers.append(peer)
+            }
+            try await eventually { node.host.statistics.connections <= 5 }
+            // Silent ones, more than may be in all.
+            for _ in 0..<12 { peers.append(try await ScriptedPeer.connect(to: node.host, from: "127.0.9.2")) }
+            #expect(node.host.statistics.unsecuredConnections <= 4)
+            // Others still get in.
+            let other = NodeIdentity()
+            let newcomer = try await ScriptedPeer.connect(to: node.host, from: "127.0.9.3")
+            try await newcomer.upgradeLikeGo(identity: other)
+            try await eventually { node.host.isConnected(to: other.peerID) }
+            for peer in peers + [newcomer] { await peer.close() }
+        }
+    }
+
+    /// When all connections are taken, busy ones of the machine that has most make room.
+    @Test func busyConnectionsOfOneMachineMakeRoom() async throws {
+        try await withNode { configuration in
+            configuration.limits.connections = 6
+            configuration.limits.connectionsPerSource = 5
+            configuration.limits.countsLoopback = true
+        } attack: { node in
+            var peers: [ScriptedPeer] = []
+            for _ in 0..<5 {
+                let identity = NodeIdentity()
+                let peer = try await ScriptedPeer.connect(to: node.host, from: "127.0.9.1")
+                try await peer.upgradeLikeGo(identity: identity)
+                try await eventually { node.host.isConnected(to: identity.peerID) }
+                try await peer.sendPlain(frame(.windowUpdate, .syn, 1, 0))
+                peers.append(peer)
+            }
+            try await eventually { node.host.statistics.streams >= 5 }
+            let other = NodeIdentity()
+            let newcomer = try await ScriptedPeer.connect(to: node.host, from: "127.0.9.3")
+            try await newcomer.upgradeLikeGo(identity: other)
+            try await eventually { node.host.isConnected(to: other.peerID) }
+            #expect(node.host.statistics.connections <= 6)
+            for peer in peers + [newcomer] { await peer.close() }
+        }
+    }
+
+    /// A member of the routing table keeps its connection, however long it has been idle.
+    @Test func protectedPeersAreNotClosedForOthers() async throws {
+        let node = try TestHost {
+            $0.limits.connections = 4
+            $0.limits.countsLoopback = true
+        }
+        let member = try TestHost()
+        try await withHosts(node, member) {
+            try await member.connect(to: node)
+            try await eventually { node.host.isConnected(to: member.id) }
+            node.host.setProtected(true, member.id)
+            // Idle as well, and newer, each of a machine of its own.
+            var others: [TestHost] = []
+            for number in 1...8 {
+                let other = try TestHost(listen: ["/ip4/127.0.8.\(number)/tcp/0"])
+                try await other.host.start()
+                others.append(other)
+                try await other.connect(to: node)
+                try await eventually { node.host.isConnected(to: other.id) }
+                _ = try await other.request("idle from now on", to: node.id)
+            }
+            #expect(node.host.isConnected(to: member.id))
+            for other in others { await other.host.shutdown() }
+        }
+    }
+
+    /// Messages that are taken one by one, later and on another thread: the window opens as they are.
+    @Test func aBurstOfMessagesDoesNotStandStill() async throws {
+        let (node, sender) = (try TestHost(), try TestHost())
+        try await withHosts(node, sender) {
+            try await sender.connect(to: node)
+            // Several times what fits into a window, which nothing but the messages' own progress opens in time.
+            let messages = (0..<1500).map { _ in [UInt8(ascii: "I")] + [UInt8](repeating: 1, count: 1000) }
+            try await sender.host.send(messages, to: node.id, protocolID: TestHost.protocolID)
+        }
+    }
+
     @Test func garbageInsteadOfAnyProtocol() async throws {
         var random = SplitMix64(seed: 16)
         let header = ScriptedPeer.acceptance("/noise")

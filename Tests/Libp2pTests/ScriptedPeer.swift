@@ -33,10 +33,14 @@ final class ScriptedPeer {
         self.inbox = inbox
     }
 
-    static func connect(to host: Libp2p.Host) async throws -> ScriptedPeer {
+    /// - Parameter source: The address to come from.
+    static func connect(to host: Libp2p.Host, from source: String? = nil) async throws -> ScriptedPeer {
         guard let endpoint = host.listenAddresses.first?.tcpEndpoint else { throw HostError.notStarted }
         let inbox = Inbox<ByteBuffer>()
-        let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+        var bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+        if let source { bootstrap = bootstrap.bind(to: try SocketAddress(ipAddress: source, port: 0)) }
+        let channel =
+            try await bootstrap
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandler(Handler(inbox))

@@ -127,6 +127,9 @@ package struct TestHost: Sendable {
             case UInt8(ascii: "L"):
                 // Later, and from elsewhere.
                 Task { reply.respond(message.payload) }
+            case UInt8(ascii: "I"):
+                // Later, and from elsewhere, not answered.
+                Task { reply.ignore() }
             case UInt8(ascii: "N"):
                 // Never.
                 break

@@ -9,6 +9,9 @@ package enum Project {
         return url.path
     }()
 
+    /// Whether `SPEGEL_TEST_FULL=1` asks for tests as large as the project's promises; otherwise they are smaller.
+    package static let isFullScale = ProcessInfo.processInfo.environment["SPEGEL_TEST_FULL"] == "1"
+
     /// The daemon's program, which was built together with the tests and lies beside them; `SPEGEL_TEST_PROGRAM` names
     /// another, such as that of a release build.
     package static func program(_ name: String = "spegel") throws -> String {

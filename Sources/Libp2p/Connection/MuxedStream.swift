@@ -107,5 +107,7 @@ final class MuxedStream {
     /// Hands what has been received to the handler again, after it held back.
     func resume() {
         connection.deliver(self)
+        // What was taken may have opened the peer's window, and nothing else may send that for seconds.
+        connection.flush()
     }
 }

@@ -1,7 +1,7 @@
 /// The secured connections by peer, and the identify messages of their peers.
 ///
-/// Bounded by ``HostLimits/connections`` and ``HostLimits/connectionsPerPeer``; ``surplus(for:)`` names what has to be
-/// closed to stay within them.
+/// Bounded by ``HostLimits/connections``, ``HostLimits/connectionsPerPeer`` and ``HostLimits/connectionsPerSource``;
+/// ``surplus(for:at:)`` names what has to be closed to stay within them.
 struct ConnectionTable: Sendable {
     /// The part of a peer's identify message that is kept.
     struct PeerInfo: Sendable {
@@ -18,6 +18,10 @@ struct ConnectionTable: Sendable {
     /// Oldest first. No peer has an empty list.
     private var byPeer: [PeerID: [ConnectionHandle]] = [:]
     private var identified: [PeerID: PeerInfo] = [:]
+    /// Connections by source, without loopback. No source has a count of 0.
+    private var bySource: [IPAddress: Int] = [:]
+    /// Peers whose connections are not closed to make room for others.
+    private var protected: Set<PeerID> = []
 
     /// Connections of all peers.
     private(set) var count = 0
@@ -43,19 +47,48 @@ struct ConnectionTable: Sendable {
     /// Whether there is a connection to the peer.
     func contains(_ peer: PeerID) -> Bool { byPeer[peer] != nil }
 
-    /// The connections to close before one more to `peer` is added.
+    /// The connections to close before one more to `peer` at an address is added.
     ///
-    /// - Throws: ``HostError/limitReached(_:)`` when all connections are in use and there is no room for another.
-    func surplus(for peer: PeerID) throws(HostError) -> [ConnectionHandle] {
+    /// A source has its share and makes room within it. When all connections are taken, an idle one gives way, first of the
+    /// source that has most; then a busy one of a source that has more than the newcomer's. So many connections of one
+    /// machine neither keep others out nor push them out.
+    ///
+    /// - Throws: ``HostError/limitReached(_:)`` when no connection may be closed for it.
+    func surplus(for peer: PeerID, at address: IPAddress) throws(HostError) -> [ConnectionHandle] {
         // The newest stays, as the peer may have restarted and left the older ones dead.
         if connections(to: peer).count >= limits.connectionsPerPeer {
             return Self.longestIdle(connections(to: peer)).map { [$0] } ?? []
         }
+        let source = limits.source(of: address)
+        let own = source.flatMap { bySource[$0] } ?? 0
+        if let source, own >= limits.connectionsPerSource {
+            guard let victim = Self.longestIdle(expendable.filter { limits.source(of: $0.remoteAddress) == source })
+            else {
+                throw HostError.limitReached("connections of \(address)")
+            }
+            return [victim]
+        }
         guard count >= limits.connections else { return [] }
-        guard let idle = Self.longestIdle(all.filter { $0.streamCount == 0 }) else {
+        func share(_ connection: ConnectionHandle) -> Int {
+            limits.source(of: connection.remoteAddress).flatMap { bySource[$0] } ?? 0
+        }
+        let idle = expendable.filter { $0.streamCount == 0 }
+        let largest = idle.lazy.map(share).max()
+        if let victim = Self.longestIdle(idle.filter { share($0) == largest }) { return [victim] }
+        let busy = expendable.filter { share($0) > own + 1 }
+        let most = busy.lazy.map(share).max()
+        guard let victim = Self.longestIdle(busy.filter { share($0) == most }) else {
             throw HostError.limitReached("connections")
         }
-        return [idle]
+        return [victim]
+    }
+
+    /// The connections that may be closed for others.
+    private var expendable: [ConnectionHandle] { all.filter { !protected.contains($0.peer) } }
+
+    /// Keeps a peer's connections from being closed to make room for others, or lets that be done again.
+    mutating func setProtected(_ isProtected: Bool, _ peer: PeerID) {
+        if isProtected { protected.insert(peer) } else { protected.remove(peer) }
     }
 
     /// The connection without streams for the longest time; without any such, the one whose streams changed longest ago.
@@ -68,6 +101,7 @@ struct ConnectionTable: Sendable {
     mutating func add(_ connection: ConnectionHandle) {
         byPeer[connection.peer, default: []].append(connection)
         count += 1
+        if let source = limits.source(of: connection.remoteAddress) { bySource[source, default: 0] += 1 }
     }
 
     /// Removes a connection if it is there.
@@ -79,6 +113,9 @@ struct ConnectionTable: Sendable {
         else { return false }
         connections.remove(at: index)
         count -= 1
+        if let source = limits.source(of: connection.remoteAddress), let count = bySource[source] {
+            bySource[source] = count == 1 ? nil : count - 1
+        }
         guard connections.isEmpty else {
             byPeer[connection.peer] = connections
             return false

@@ -140,6 +140,15 @@ package final class Host: Sendable {
     /// Whether there is a connection to the peer now.
     package func isConnected(to peer: PeerID) -> Bool { state.withLockedValue { $0.connections.contains(peer) } }
 
+    /// Keeps the connections of a peer from being closed to make room for others, or lets that be done again. For as many
+    /// peers as a routing table has entries.
+    package func setProtected(_ isProtected: Bool, _ peer: PeerID) {
+        state.withLockedValue { $0.connections.setProtected(isProtected, peer) }
+    }
+
+    /// Where the newest connection to a peer leads; nil when there is none.
+    package func remoteAddress(of peer: PeerID) -> IPAddress? { currentConnection(to: peer)?.remoteAddress }
+
     /// The addresses known of a peer, best first.
     package func addresses(of peer: PeerID) -> [Multiaddr] {
         state.withLockedValue { $0.addressBook.addresses(of: peer, now: .now()) }

@@ -44,10 +44,18 @@ public struct HostLimits: Sendable {
     /// Connections in all, both directions. Beyond it the one idle longest without streams is closed, and when all
     /// are busy the new one.
     public var connections = 512
+    /// Connections with one source address (for IPv6 one /64), so that a single machine cannot take them all. Beyond it the
+    /// one of that source idle longest is closed, members of the routing table excepted. Loopback is exempt, as many nodes
+    /// may share it.
+    public var connectionsPerSource = 32
     /// Connections accepted but not yet secured, so that slow handshakes cannot fill the node.
     public var unsecuredConnections = 128
+    /// Those of one source address, so that one machine's silence does not keep the others out; loopback is exempt.
+    public var unsecuredPerSource = 16
     /// Connections to one peer. Two are normal when both dialled at once; beyond this the one idle longest is closed.
     public var connectionsPerPeer = 4
+    /// Whether the two limits per source count loopback addresses, each as a machine of its own: for tests.
+    package var countsLoopback = false
     /// New connections from one source address that may come at once; loopback is exempt.
     public var acceptBurst = 32
     /// New connections per second from one source address after the burst.
@@ -136,4 +144,7 @@ public struct HostLimits: Sendable {
 
     /// The defaults.
     public init() {}
+
+    /// What limits per source count an address under; nil when it is exempt.
+    func source(of address: IPAddress) -> IPAddress? { countsLoopback ? address.source : address.limitedSource }
 }

@@ -102,7 +102,7 @@ extension Host {
             try state.accepting.admit(remote, now: .now())
         }
         track(channel)
-        let counted = RunOnce { self.state.withLockedValue { $0.accepting.secured() } }
+        let counted = RunOnce { self.state.withLockedValue { $0.accepting.secured(remote) } }
         channel.closeFuture.whenComplete { _ in counted.run() }
         let connection = try Connection(
             eventLoop: channel.eventLoop, environment: self, role: .responder, remoteAddress: remote,

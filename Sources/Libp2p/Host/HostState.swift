@@ -38,7 +38,7 @@ struct HostState: Sendable {
     /// - Throws: ``HostError/shutDown``, or ``HostError/limitReached(_:)`` when no connection can be closed for it.
     mutating func add(_ connection: ConnectionHandle) throws(HostError) -> [ConnectionHandle] {
         try requireRunning()
-        let surplus = try connections.surplus(for: connection.peer)
+        let surplus = try connections.surplus(for: connection.peer, at: connection.remoteAddress)
         for other in surplus { remove(other) }
         connections.add(connection)
         addressBook.connected(connection.peer)
@@ -95,31 +95,46 @@ struct OpenChannels: Sendable {
     }
 }
 
-/// Limits the connections that come in: those that are not secured yet, and the rate of each source.
+/// Limits the connections that come in: those that are not secured yet, in all and of each source, and the rate of each
+/// source.
 struct InboundAdmission: Sendable {
-    private let limit: Int
+    private let limits: HostLimits
     private var rate: AcceptLimiter
+    /// By source, without loopback. No source has a count of 0.
+    private var bySource: [IPAddress: Int] = [:]
 
     /// Connections that were accepted and are not secured yet.
     private(set) var unsecured = 0
 
     init(limits: HostLimits) {
-        limit = limits.unsecuredConnections
+        self.limits = limits
         rate = AcceptLimiter(
             burst: limits.acceptBurst, rate: limits.acceptRate, maximumSources: limits.acceptSources)
     }
 
-    /// Counts a new connection, until ``secured()``.
+    /// Counts a new connection, until ``secured(_:)``.
     ///
     /// - Throws: ``HostError/limitReached(_:)``.
-    mutating func admit(_ source: IPAddress, now: NIODeadline) throws(HostError) {
-        guard unsecured < limit else { throw HostError.limitReached("connections not yet secured") }
-        guard rate.accepts(source, now: now) else { throw HostError.limitReached("new connections from \(source)") }
+    mutating func admit(_ remote: IPAddress, now: NIODeadline) throws(HostError) {
+        guard unsecured < limits.unsecuredConnections else {
+            throw HostError.limitReached("connections not yet secured")
+        }
+        if let source = limits.source(of: remote) {
+            guard bySource[source, default: 0] < limits.unsecuredPerSource else {
+                throw HostError.limitReached("connections from \(remote) not yet secured")
+            }
+            guard rate.accepts(remote, now: now) else { throw HostError.limitReached("new connections from \(remote)") }
+            bySource[source, default: 0] += 1
+        }
         unsecured += 1
     }
 
     /// A connection that was admitted has been secured, or closed before that.
-    mutating func secured() { unsecured -= 1 }
+    mutating func secured(_ remote: IPAddress) {
+        unsecured -= 1
+        guard let source = limits.source(of: remote), let count = bySource[source] else { return }
+        bySource[source] = count == 1 ? nil : count - 1
+    }
 }
 
 /// The dials under way: at most one race of addresses for each peer, and a limit for all.

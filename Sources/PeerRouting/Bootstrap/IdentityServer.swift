@@ -9,8 +9,12 @@ import ResourceLimits
 final class IdentityServer: Sendable {
     /// Connections served at once; more are closed at once.
     static let maximumConnections = 64
-    /// A connection without a request for so long is closed.
+    /// Those of one source address (for IPv6 one /64); loopback is exempt.
+    static let connectionsPerSource = 16
+    /// A connection on which nothing happens for so long is closed.
     static let idleTimeout: TimeAmount = .seconds(10)
+    /// A connection is closed after so long, whatever happens on it: an answer is a few hundred bytes.
+    static let lifetime: TimeAmount = .seconds(30)
 
     private let channel: any Channel
 
@@ -35,7 +39,7 @@ final class IdentityServer: Sendable {
         let tls = try certificateDirectory.map {
             try NIOSSLContext(configuration: try BootstrapCertificates(directory: $0).serverConfiguration())
         }
-        let connections = ManagedCounter(limit: maximumConnections)
+        let connections = ConnectionShares(limit: maximumConnections, limitPerSource: connectionsPerSource)
         let bootstrap = ServerBootstrap(group: eventLoopGroup)
             .serverChannelOption(.backlog, value: 64)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
@@ -46,8 +50,13 @@ final class IdentityServer: Sendable {
                 }
             }
             .childChannelInitializer { channel in
-                guard connections.increment() else { return channel.close() }
-                channel.closeFuture.whenComplete { _ in connections.decrement() }
+                let source = channel.remoteAddress.flatMap { IPAddress($0) }?.limitedSource
+                guard connections.take(source) else { return channel.close() }
+                let end = channel.eventLoop.scheduleTask(in: lifetime) { channel.close(promise: nil) }
+                channel.closeFuture.whenComplete { _ in
+                    end.cancel()
+                    connections.giveBack(source)
+                }
                 return channel.eventLoop.makeCompletedFuture {
                     let pipeline = channel.pipeline.syncOperations
                     if let tls { try pipeline.addHandler(NIOSSLServerHandler(context: tls)) }
@@ -83,13 +92,13 @@ final class IdentityServer: Sendable {
         try? await channel.close()
     }
 
+    /// Answers as soon as a head has come: what a client sends as a body is not waited for.
     private final class Handler: ChannelInboundHandler {
         typealias InboundIn = HTTPServerRequestPart
         typealias OutboundOut = HTTPServerResponsePart
 
         private let record: @Sendable () -> (PeerID, [Multiaddr])
         private let logger: Logger
-        private var head: HTTPRequestHead?
 
         init(record: @escaping @Sendable () -> (PeerID, [Multiaddr]), logger: Logger) {
             self.record = record
@@ -97,14 +106,8 @@ final class IdentityServer: Sendable {
         }
 
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-            switch unwrapInboundIn(data) {
-            case .head(let head): self.head = head
-            case .body: break
-            case .end:
-                guard let head else { return }
-                self.head = nil
-                respond(to: head, context: context)
-            }
+            guard case .head(let head) = unwrapInboundIn(data) else { return }
+            respond(to: head, context: context)
         }
 
         private func respond(to request: HTTPRequestHead, context: ChannelHandlerContext) {
@@ -123,14 +126,18 @@ final class IdentityServer: Sendable {
             head.headers.add(name: "content-length", value: "\(body.count)")
             if status == .ok { head.headers.add(name: "content-type", value: "application/json") }
             if status == .methodNotAllowed { head.headers.add(name: "allow", value: "GET, HEAD") }
-            if !request.isKeepAlive { head.headers.add(name: "connection", value: "close") }
+            let hasBody =
+                request.headers.contains(name: "transfer-encoding")
+                || (request.headers.first(name: "content-length") ?? "0") != "0"
+            let staysOpen = request.isKeepAlive && !hasBody
+            if !staysOpen { head.headers.add(name: "connection", value: "close") }
             context.write(wrapOutboundOut(.head(head)), promise: nil)
             if request.method != .HEAD {
                 context.write(wrapOutboundOut(.body(.byteBuffer(ByteBuffer(bytes: body)))), promise: nil)
             }
             let done = context.writeAndFlush(wrapOutboundOut(.end(nil)))
             let channel = context.channel
-            if !request.isKeepAlive { done.whenComplete { _ in channel.close(promise: nil) } }
+            if !staysOpen { done.whenComplete { _ in channel.close(promise: nil) } }
         }
 
         func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {

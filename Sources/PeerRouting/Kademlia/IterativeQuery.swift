@@ -10,6 +10,9 @@ import NIOCore
 ///
 /// A peer whose introductions turn out to be nobody is not believed any longer: what else it named is asked only when
 /// another peer names it too. A liar that invents peers next to the target thus costs a few requests, not the search.
+///
+/// Of one source address (for IPv6 one /64) only ``Limits/peersPerSource`` peers count, so that a machine with many
+/// identities is not all that a search sees, and not all that keeps a record.
 struct IterativeQuery: Sendable {
     struct Limits: Sendable {
         /// Requests under way at once.
@@ -26,8 +29,15 @@ struct IterativeQuery: Sendable {
         var requests = 200
         /// See the type's description.
         var stallAfter: TimeAmount = .milliseconds(400)
+        /// Peers of one source that count; the nearest to answer.
+        var peersPerSource = 2
+        /// Whether loopback addresses count as sources, each as a machine of its own: for tests.
+        var countsLoopback = false
         /// Introductions that lead nowhere before their source is doubted, if more than those that lead somewhere.
         var failedIntroductions = 3
+
+        /// What limits per source count an address under; nil when it is exempt.
+        func source(of address: IPAddress) -> IPAddress? { countsLoopback ? address.source : address.limitedSource }
     }
 
     enum PeerState: Equatable, Sendable {
@@ -36,6 +46,8 @@ struct IterativeQuery: Sendable {
         /// Asked, and silent for longer than a healthy peer is; not given up.
         case stalled
         case answered
+        /// Answered, but of a source that enough peers have answered from.
+        case surplus
         case unreachable
         /// Named only by peers that are not believed.
         case doubtful
@@ -47,6 +59,8 @@ struct IterativeQuery: Sendable {
         var source: KadKey?
         let distance: KadDistance
         var state: PeerState
+        /// Where it is said to be; empty when it is not to be limited.
+        let claims: Set<IPAddress>
         /// Answers that had to come in one after the other before this peer was heard of.
         let depth: Int
 
@@ -66,6 +80,8 @@ struct IterativeQuery: Sendable {
     private var known: Set<KadKey>
     /// By source: introductions that led somewhere, and nowhere.
     private var introductions: [KadKey: (good: Int, bad: Int)] = [:]
+    /// Peers that answered, by source.
+    private var answersBySource: [IPAddress: Int] = [:]
     private(set) var requestsSent = 0
     /// The longest chain of answers this search needed so far: its sequential round trips.
     private(set) var depth = 0
@@ -92,6 +108,10 @@ struct IterativeQuery: Sendable {
         }
         guard known.count <= limits.knownPeers else { return }
         known.insert(contact.key)
+        var claims: Set<IPAddress> = []
+        for address in contact.addresses {
+            if let source = address.ipAddress.flatMap({ limits.source(of: $0) }) { claims.insert(source) }
+        }
         let distance = contact.key.distance(to: target)
         var low = 0
         var high = candidates.count
@@ -102,7 +122,14 @@ struct IterativeQuery: Sendable {
         candidates.insert(
             Candidate(
                 contact: contact, source: source, distance: distance, state: isDoubtful ? .doubtful : .heard,
-                depth: depth), at: low)
+                claims: claims, depth: depth),
+            at: low)
+    }
+
+    /// Whether enough peers have answered from wherever the candidate is said to be.
+    private func isCrowded(_ candidate: Candidate) -> Bool {
+        !candidate.claims.isEmpty
+            && candidate.claims.allSatisfy { answersBySource[$0, default: 0] >= limits.peersPerSource }
     }
 
     private func isDoubted(_ source: KadKey) -> Bool {
@@ -145,12 +172,15 @@ struct IterativeQuery: Sendable {
                     continue
                 }
                 var waiting = candidates.count { $0.isWaiting }
-                for index in candidates.indices where candidates[index].state == .heard {
+                for index in candidates.indices
+                where candidates[index].state == .heard && !isCrowded(candidates[index]) {
                     guard waiting < limits.alpha, start(index, now: now, into: &requests) else { break }
                     waiting += 1
                 }
                 let canAsk = requestsSent < limits.requests
-                if candidates.contains(where: { $0.isWaiting || canAsk && $0.state == .heard }) { return requests }
+                if candidates.contains(where: { $0.isWaiting || canAsk && $0.state == .heard && !isCrowded($0) }) {
+                    return requests
+                }
                 // Without any answer there is nothing better than to wait for the slow ones.
                 if !hasAnswer, candidates.contains(where: { $0.state == .stalled }) { return requests }
                 phase = .followUp
@@ -159,7 +189,11 @@ struct IterativeQuery: Sendable {
                 var isWaiting = false
                 for index in candidates.indices {
                     guard left > 0 else { break }
-                    if candidates[index].state == .unreachable || candidates[index].state == .doubtful { continue }
+                    switch candidates[index].state {
+                    case .unreachable, .doubtful, .surplus: continue
+                    case .heard where isCrowded(candidates[index]): continue
+                    default: break
+                    }
                     if candidates[index].state == .heard { _ = start(index, now: now, into: &requests) }
                     // One that stalls makes room for the next: the result should be peers that answer.
                     if candidates[index].state == .stalled { continue }
@@ -181,14 +215,15 @@ struct IterativeQuery: Sendable {
         return true
     }
 
-    private var hasAnswer: Bool { candidates.contains { $0.state == .answered } }
+    private var hasAnswer: Bool { candidates.contains { $0.state == .answered || $0.state == .surplus } }
 
     /// Whether the nearest `beta` peers that can still be reached have all answered.
     private var searchIsOver: Bool {
         var answered = 0
         for candidate in candidates {
             switch candidate.state {
-            case .unreachable, .stalled, .doubtful: continue
+            case .unreachable, .stalled, .doubtful, .surplus: continue
+            case .heard where isCrowded(candidate): continue
             case .answered:
                 answered += 1
                 if answered == limits.beta { return true }
@@ -199,15 +234,25 @@ struct IterativeQuery: Sendable {
     }
 
     /// Takes in the answer of `peer`: the peers it named as closer to the target.
-    mutating func answered(_ peer: KadKey, closer: [KadContact]) {
+    ///
+    /// - Parameter source: Where the answer came from; nil when that is not to be limited.
+    mutating func answered(_ peer: KadKey, source: IPAddress? = nil, closer: [KadContact]) {
         guard phase != .finished, let index = index(of: peer) else { return }
         let isLate: Bool
         switch candidates[index].state {
         case .waiting: isLate = false
         case .stalled: isLate = true
-        case .heard, .answered, .unreachable, .doubtful: return
+        case .heard, .answered, .surplus, .unreachable, .doubtful: return
         }
         candidates[index].state = .answered
+        if let source {
+            let answers = answersBySource[source, default: 0]
+            if answers < limits.peersPerSource {
+                answersBySource[source] = answers + 1
+            } else {
+                candidates[index].state = .surplus
+            }
+        }
         note(candidates[index].source, good: 1, bad: isLate ? -1 : 0)
         let below = candidates[index].depth + 1
         depth = max(depth, below)
@@ -247,8 +292,10 @@ struct IterativeQuery: Sendable {
     /// The depth at which `peer` was heard of, counting its own answer.
     func depth(of peer: KadKey) -> Int { index(of: peer).map { candidates[$0].depth + 1 } ?? 0 }
 
-    /// Whether all peers the search heard of have answered.
-    var sawEverybody: Bool { candidates.allSatisfy { $0.state == .answered } }
+    /// Whether all peers the search heard of have answered, those beyond the limit of a source aside.
+    var sawEverybody: Bool {
+        candidates.allSatisfy { $0.state == .answered || $0.state == .surplus || $0.state == .heard && isCrowded($0) }
+    }
 
     /// The nearest peers found to be alive, nearest first. Complete when the search is finished.
     var result: [KadContact] {

@@ -13,6 +13,8 @@ enum KademliaAction: Sendable {
     case lookupEnded(LookupID)
     /// Write a log line.
     case log(Logger.Level, String, [String: String])
+    /// A peer came into the routing table or went out of it: keep its connections when room is needed, or no longer.
+    case memberChanged(PeerID, isMember: Bool)
     /// No peer is left, or the first was found: start, or stop, looking for somebody to join.
     case connectivityChanged(isOnline: Bool)
 }

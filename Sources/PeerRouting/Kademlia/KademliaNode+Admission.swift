@@ -6,17 +6,18 @@ extension KademliaNode {
     /// A connection to `peer` was authenticated and identified, or the peer said something new about itself
     /// (`isPush`).
     mutating func identified(
-        _ peer: PeerID, addresses: [Multiaddr], speaksKademlia: Bool, isPush: Bool = false, now: NIODeadline
+        _ peer: PeerID, addresses: [Multiaddr], remote: IPAddress? = nil, speaksKademlia: Bool, isPush: Bool = false,
+        now: NIODeadline
     ) {
         guard peer != local else { return }
         let contact = KadContact(id: peer, addresses: addresses)
         // A peer that restarts connects anew before the connection of its former life is seen to be dead.
         let isNewConnection = !isPush || connections[contact.key] == nil
-        connections[contact.key] = Connection(contact: contact, speaksKademlia: speaksKademlia)
+        connections[contact.key] = Connection(contact: contact, speaksKademlia: speaksKademlia, remote: remote)
         store.setAddresses(addresses, of: contact.key, now: now)
         guard speaksKademlia else {
             // A node that no longer offers the protocol, or is about to leave.
-            if table.remove(contact.key) {
+            if removeMember(contact.key) {
                 statistics.evictions += 1
                 log(.debug, "peer no longer speaks Kademlia", ["peer": "\(peer)"])
                 noteConnectivity()
@@ -59,13 +60,14 @@ extension KademliaNode {
         store.removeAll(of: position)
         connections[position]?.speaksKademlia = false
         dropOutbox(of: position, now: now)
-        if table.remove(position) { noteConnectivity() }
+        if removeMember(position) { noteConnectivity() }
         log(.debug, "peer left", ["peer": "\(peer)"])
     }
 
     /// Asks a peer that wants into the table whether it serves.
     private mutating func check(_ contact: KadContact, now: NIODeadline) {
-        guard table.hasRoom(for: contact.key, now: now), checking.count < configuration.checks,
+        guard table.hasRoom(for: contact.key, from: source(of: contact), now: now),
+            checking.count < configuration.checks,
             checking.insert(contact.key).inserted
         else { return }
         // The answer is of use as well: it names our neighbours.
@@ -73,15 +75,20 @@ extension KademliaNode {
     }
 
     /// `contact` answered a request on an authenticated connection.
-    mutating func noteAlive(_ contact: KadContact, now: NIODeadline) {
+    ///
+    /// - Parameter remote: The address the answer came from.
+    mutating func noteAlive(_ contact: KadContact, from remote: IPAddress?, now: NIODeadline) {
         var known = contact
         if let connection = connections[contact.key] {
             guard connection.speaksKademlia else { return }
             if !connection.contact.addresses.isEmpty { known.addresses = connection.contact.addresses }
         }
         guard departed[contact.key] == nil else { return }
-        switch table.admit(known, now: now) {
+        let admission = table.admit(known, from: source(of: known, remote: remote), now: now)
+        switch admission {
         case .added, .replaced:
+            if case .replaced(let victim) = admission { actions.append(.memberChanged(victim, isMember: false)) }
+            actions.append(.memberChanged(contact.id, isMember: true))
             formerPeers.remove(contact.key)
             noteConnectivity()
             peerJoined(known, now: now)
@@ -104,7 +111,7 @@ extension KademliaNode {
     mutating func peerFailed(_ contact: KadContact, now: NIODeadline) {
         health.unreachable(contact.key, now: now)
         guard let entry = table[contact.key] else { return }
-        table.remove(contact.key)
+        removeMember(contact.key)
         statistics.evictions += 1
         log(.debug, "peer unreachable", ["peer": "\(contact.id)"])
         if formerPeers.count < configuration.formerPeers, formerPeers.insert(contact.key).inserted {
@@ -119,6 +126,32 @@ extension KademliaNode {
         guard contact.key != key else { return }
         health.fetchFailed(contact.key, now: now)
         probe(contact, attempt: nil, now: now)
+    }
+
+    /// Takes a peer out of the routing table; false when it was not in.
+    @discardableResult
+    private mutating func removeMember(_ position: KadKey) -> Bool {
+        guard let entry = table[position] else { return false }
+        table.remove(position)
+        actions.append(.memberChanged(entry.contact.id, isMember: false))
+        return true
+    }
+
+    /// What limits per source count a peer under: where it was met, or for one that was not yet, where it is said to be.
+    func source(of contact: KadContact, remote: IPAddress? = nil) -> IPAddress? {
+        let met = remote ?? connections[contact.key]?.remote
+        if met == nil, let entry = table[contact.key] { return entry.source }
+        return (met ?? contact.addresses.lazy.compactMap(\.ipAddress).first).flatMap(configuration.query.source)
+    }
+
+    /// What we know of a peer's addresses from itself: of a connection, or from the time it came into the table; nil when
+    /// others alone speak of it.
+    func firstHandAddresses(of position: KadKey) -> [Multiaddr]? {
+        if let connection = connections[position], !connection.contact.addresses.isEmpty {
+            return connection.contact.addresses
+        }
+        guard let entry = table[position], !entry.contact.addresses.isEmpty else { return nil }
+        return entry.contact.addresses
     }
 
     /// The best we know of a peer's addresses.

@@ -70,7 +70,11 @@ extension KademliaNode {
         var waiting: [ContentKey] = []
         for key in unassigned {
             if knowsAll {
-                assign(key.position, to: table.nearest(to: key.position, limit: configuration.k), now: now)
+                assign(
+                    key.position,
+                    to: table.nearest(
+                        to: key.position, limit: configuration.k, perSource: configuration.query.peersPerSource),
+                    now: now)
             } else if let coverage = coverages.last(where: { $0.covers(key.position) }) {
                 assign(key.position, to: coverage.nearest(to: key.position, k: configuration.k), now: now)
             } else if provideQueries.count < configuration.provideQueries, !isBeingExplored(key.position) {

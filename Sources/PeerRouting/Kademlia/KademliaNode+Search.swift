@@ -11,7 +11,7 @@ extension KademliaNode {
         let position = key.position
         let local =
             lookups.isSearching(position)
-            ? [] : usableProviders(of: position, now: now).filter { $0.key != self.key }
+            ? [] : presentProviders(of: position, now: now).filter { $0.key != self.key }
         let (deliveries, needsSearch) = lookups.begin(
             id, key: position, limit: limit, local: local, standing: standing(at: now))
         deliver(deliveries)
@@ -35,7 +35,7 @@ extension KademliaNode {
     }
 
     func standing(at now: NIODeadline) -> (KadKey) -> PeerHealth.Standing {
-        { [health, departed] in departed[$0] == nil ? health.standing(of: $0, now: now) : .gone }
+        { [health, departed] in departed[$0] == nil ? health.standing(of: $0, now: now) : .left }
     }
 
     /// Delivers providers to the callers of a lookup; ends the search when every caller has enough.
@@ -104,7 +104,9 @@ extension KademliaNode {
         for contact in next { send(message, to: knownContact(contact), for: .query(id)) }
     }
 
-    mutating func queryAnswered(_ id: QueryID, by contact: KadContact, _ answer: KadMessage, now: NIODeadline) {
+    mutating func queryAnswered(
+        _ id: QueryID, by contact: KadContact, from remote: IPAddress?, _ answer: KadMessage, now: NIODeadline
+    ) {
         guard let running = queries[id] else { return }
         if case .lookup = running.purpose, !answer.providerPeers.isEmpty {
             let position = running.query.target
@@ -112,7 +114,11 @@ extension KademliaNode {
                 queries[id]?.hasFoundProvider = true
                 Statistics.count(running.query.depth(of: contact.key), in: &statistics.firstProviderDepths)
             }
-            var providers = answer.providerPeers.map { $0.addresses.isEmpty ? knownContact($0) : $0 }
+            // What a peer has said of itself counts more than what others say of it.
+            var providers = answer.providerPeers.map { provider -> KadContact in
+                guard let addresses = firstHandAddresses(of: provider.key) else { return provider }
+                return KadContact(id: provider.id, key: provider.key, addresses: addresses)
+            }
             providers.shuffle(using: &random)
             deliver(lookupFound(providers, for: position, now: now))
             guard queries[id] != nil else { return }
@@ -122,7 +128,8 @@ extension KademliaNode {
             departed[peer.key] == nil && health.standing(of: peer.key, now: now) != .gone
                 && (!peer.addresses.isEmpty || connections[peer.key] != nil || table.contains(peer.key))
         }
-        queries[id]?.query.answered(contact.key, closer: closer)
+        let source = source(of: contact, remote: remote)
+        queries[id]?.query.answered(contact.key, source: source, closer: closer)
         pump(id, now: now)
     }
 

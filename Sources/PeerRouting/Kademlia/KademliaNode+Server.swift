@@ -68,10 +68,18 @@ extension KademliaNode {
             providerPeers: providers)
     }
 
-    /// The providers in the store, without those that are gone.
-    func usableProviders(of position: KadKey, now: NIODeadline) -> [KadContact] {
+    /// The providers in the store, without those that are gone; where there are no others, a few of those: they may be
+    /// back, and the one who asks will find out.
+    private func usableProviders(of position: KadKey, now: NIODeadline) -> [KadContact] {
+        let present = presentProviders(of: position, now: now)
+        let usable = present.filter { health.standing(of: $0.key, now: now) != .gone }
+        return usable.isEmpty ? Array(present.prefix(LookupTable.Limits().goneProviders)) : usable
+    }
+
+    /// The providers in the store that have not said goodbye.
+    func presentProviders(of position: KadKey, now: NIODeadline) -> [KadContact] {
         store.providers(of: position, now: now).compactMap { contact in
-            guard departed[contact.key] == nil, health.standing(of: contact.key, now: now) != .gone else { return nil }
+            guard departed[contact.key] == nil else { return nil }
             return contact.addresses.isEmpty ? knownContact(contact) : contact
         }
     }

@@ -54,6 +54,8 @@ struct KademliaNode: Sendable {
     struct Connection: Sendable {
         var contact: KadContact
         var speaksKademlia: Bool
+        /// Where the connection leads; nil in simulations without addresses.
+        var remote: IPAddress?
     }
 
     /// One of our keys while it is being announced.
@@ -233,23 +235,27 @@ struct KademliaNode: Sendable {
     }
 
     /// A request was answered.
-    mutating func requestSucceeded(_ id: RequestID, _ answer: KadMessage, now: NIODeadline) {
+    ///
+    /// - Parameter remote: The address the answer came from.
+    mutating func requestSucceeded(
+        _ id: RequestID, _ answer: KadMessage, from remote: IPAddress? = nil, now: NIODeadline
+    ) {
         guard let (contact, purpose) = requests.removeValue(forKey: id) else { return }
         health.alive(contact.key)
         switch purpose {
         case .query(let query):
-            noteAlive(contact, now: now)
-            queryAnswered(query, by: contact, answer, now: now)
+            noteAlive(contact, from: remote, now: now)
+            queryAnswered(query, by: contact, from: remote, answer, now: now)
         case .check:
             checking.remove(contact.key)
-            noteAlive(contact, now: now)
+            noteAlive(contact, from: remote, now: now)
         case .probe:
             probing.remove(contact.key)
-            noteAlive(contact, now: now)
+            noteAlive(contact, from: remote, now: now)
             // It is there, whether the table has room for it or not.
             formerPeers.remove(contact.key)
         case .audit(let position):
-            noteAlive(contact, now: now)
+            noteAlive(contact, from: remote, now: now)
             if !answer.providerPeers.contains(where: { $0.key == key }), schedule.contains(position) {
                 announceEverything(to: contact, now: now)
             }

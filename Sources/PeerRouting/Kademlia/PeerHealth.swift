@@ -10,8 +10,10 @@ struct PeerHealth: Sendable {
         case good
         /// Named after all others.
         case demoted
-        /// Not named.
+        /// Named only where nobody else is known.
         case gone
+        /// Said goodbye: not named.
+        case left
     }
 
     private struct Entry: Sendable {

@@ -2,13 +2,16 @@ import NIOCore
 
 /// The peers a node keeps in mind: up to `bucketSize` for each length of common prefix with the node's own position.
 ///
-/// Only peers that were authenticated and answered a request are put in. A live entry is never given up for a
-/// newcomer, so a stranger with many identities cannot push out the peers that are known to work.
+/// Only peers that were authenticated and answered a request are put in, at most ``sourceLimit`` of one source address
+/// (for IPv6 one /64). A live entry is never given up for a newcomer. So a stranger with many identities can neither push
+/// out the peers that are known to work nor fill the table before they come.
 struct RoutingTable: Sendable {
     struct Entry: Sendable {
         var contact: KadContact
         /// When the peer last answered or, authenticated, spoke to us.
         var lastHeard: NIODeadline
+        /// Where the peer was met, for limits per source; nil for loopback and when that is not known.
+        var source: IPAddress?
 
         var key: KadKey { contact.key }
     }
@@ -26,11 +29,16 @@ struct RoutingTable: Sendable {
     let bucketSize: Int
     /// An entry not heard from for so long gives way to a newcomer.
     let replaceableAfter: TimeAmount
+    /// Entries of one source.
+    let sourceLimit: Int
+    /// Entries by source. No source has a count of 0.
+    private var bySource: [IPAddress: Int] = [:]
     /// By common prefix length; as many as were needed so far, at most 257.
     private(set) var buckets: [[Entry]] = []
     private(set) var count = 0
 
-    init(own: KadKey, bucketSize: Int = 20, replaceableAfter: TimeAmount = .minutes(20)) {
+    init(own: KadKey, bucketSize: Int = 20, replaceableAfter: TimeAmount = .minutes(20), sourceLimit: Int = 4) {
+        self.sourceLimit = sourceLimit
         self.own = own
         self.bucketSize = bucketSize
         self.replaceableAfter = replaceableAfter
@@ -58,26 +66,30 @@ struct RoutingTable: Sendable {
     func contains(_ key: KadKey) -> Bool { position(of: key) != nil }
 
     /// Whether a peer at `key` that is not an entry would be admitted: worth the liveness check.
-    func hasRoom(for key: KadKey, now: NIODeadline) -> Bool {
-        guard key != own else { return false }
+    func hasRoom(for key: KadKey, from source: IPAddress? = nil, now: NIODeadline) -> Bool {
+        guard key != own, source.map({ bySource[$0, default: 0] < sourceLimit }) ?? true else { return false }
         let bucket = bucketIndex(of: key)
         guard bucket < buckets.count, buckets[bucket].count >= bucketSize else { return true }
         return buckets[bucket].contains { $0.lastHeard + replaceableAfter < now }
     }
 
     /// Puts in a peer that has passed its liveness check, or refreshes it.
-    mutating func admit(_ contact: KadContact, now: NIODeadline) -> Admission {
+    ///
+    /// - Parameter source: Where the peer was met; nil when that is not to be limited.
+    mutating func admit(_ contact: KadContact, from source: IPAddress? = nil, now: NIODeadline) -> Admission {
         guard contact.key != own else { return .full }
         if let (bucket, index) = position(of: contact.key) {
             buckets[bucket][index].lastHeard = now
             if !contact.addresses.isEmpty { buckets[bucket][index].contact.addresses = contact.addresses }
             return .updated
         }
+        guard source.map({ bySource[$0, default: 0] < sourceLimit }) ?? true else { return .full }
         let bucket = bucketIndex(of: contact.key)
         while buckets.count <= bucket { buckets.append([]) }
         if buckets[bucket].count < bucketSize {
-            buckets[bucket].append(Entry(contact: contact, lastHeard: now))
+            buckets[bucket].append(Entry(contact: contact, lastHeard: now, source: source))
             count += 1
+            noteSource(source, 1)
             return .added
         }
         guard
@@ -85,9 +97,17 @@ struct RoutingTable: Sendable {
                 buckets[bucket][$0].lastHeard < buckets[bucket][$1].lastHeard
             }), buckets[bucket][oldest].lastHeard + replaceableAfter < now
         else { return .full }
-        let victim = buckets[bucket][oldest].contact.id
-        buckets[bucket][oldest] = Entry(contact: contact, lastHeard: now)
-        return .replaced(victim)
+        let victim = buckets[bucket][oldest]
+        buckets[bucket][oldest] = Entry(contact: contact, lastHeard: now, source: source)
+        noteSource(victim.source, -1)
+        noteSource(source, 1)
+        return .replaced(victim.contact.id)
+    }
+
+    private mutating func noteSource(_ source: IPAddress?, _ change: Int) {
+        guard let source else { return }
+        let count = bySource[source, default: 0] + change
+        bySource[source] = count == 0 ? nil : count
     }
 
     /// Notes a sign of life of an entry; does nothing for other peers.
@@ -106,9 +126,23 @@ struct RoutingTable: Sendable {
     @discardableResult
     mutating func remove(_ key: KadKey) -> Bool {
         guard let (bucket, index) = position(of: key) else { return false }
-        buckets[bucket].remove(at: index)
+        noteSource(buckets[bucket].remove(at: index).source, -1)
         count -= 1
         return true
+    }
+
+    /// The `limit` entries nearest to `target`, nearest first, but at most `perSource` of one source.
+    func nearest(to target: KadKey, limit: Int, perSource: Int) -> [KadContact] {
+        var counts: [IPAddress: Int] = [:]
+        var result: [KadContact] = []
+        for contact in nearest(to: target, limit: count) where result.count < limit {
+            if let source = self[contact.key]?.source {
+                guard counts[source, default: 0] < perSource else { continue }
+                counts[source, default: 0] += 1
+            }
+            result.append(contact)
+        }
+        return result
     }
 
     /// The `limit` entries nearest to `target`, nearest first.

@@ -9,6 +9,8 @@ struct LookupTable: Sendable {
     struct Limits: Sendable {
         /// Providers remembered during one search.
         var providersPerKey = 1000
+        /// Providers that could not be reached lately, named to a caller for whom nobody else was found.
+        var goneProviders = 3
         /// Callers waiting at once; more are answered from local records.
         var callers = 16_384
     }
@@ -69,9 +71,7 @@ struct LookupTable: Sendable {
             searches[key] = search
             return (deliveries, !joins)
         }
-        if !caller.isSatisfied {
-            deliveries += Self.deliver(search.found, to: id, &caller, onlyGood: false, standing: standing)
-        }
+        if !caller.isSatisfied { deliveries += deliverRest(search.found, to: id, &caller, standing: standing) }
         if joins { searches[key] = search }
         return (deliveries + [.end(id)], false)
     }
@@ -87,6 +87,18 @@ struct LookupTable: Sendable {
             if caller.delivered.insert(contact.key).inserted { deliveries.append(.provider(id, contact)) }
         }
         return deliveries
+    }
+
+    /// What is held back until no better provider can come: those demoted, and for a caller who would else have nothing, a
+    /// few that could not be reached lately.
+    private func deliverRest(
+        _ contacts: [KadContact], to id: LookupID, _ caller: inout Caller, standing: (KadKey) -> PeerHealth.Standing
+    ) -> [Delivery] {
+        let deliveries = Self.deliver(contacts, to: id, &caller, onlyGood: false, standing: standing)
+        guard caller.delivered.isEmpty else { return deliveries }
+        let gone = contacts.filter { !$0.addresses.isEmpty && standing($0.key) == .gone }
+        return gone.prefix(caller.limit > 0 ? min(caller.limit, limits.goneProviders) : limits.goneProviders)
+            .map { .provider(id, $0) }
     }
 
     /// Providers of `key` were found, or announced themselves.
@@ -126,7 +138,7 @@ struct LookupTable: Sendable {
         var deliveries: [Delivery] = []
         for (id, caller) in search.callers.sorted(by: { $0.key.number < $1.key.number }) {
             var caller = caller
-            deliveries += Self.deliver(search.found, to: id, &caller, onlyGood: false, standing: standing)
+            deliveries += deliverRest(search.found, to: id, &caller, standing: standing)
             deliveries.append(.end(id))
             callerKeys[id] = nil
         }

@@ -62,10 +62,12 @@ final class KademliaDriver: Sendable {
             switch event {
             case .identified(let peer, let protocols, let addresses, let isPush):
                 let usable = policy.filter(addresses)
+                let remote = host.remoteAddress(of: peer)
                 let speaksKademlia = protocols.contains(protocolID)
                 perform {
                     $0.identified(
-                        peer, addresses: usable, speaksKademlia: speaksKademlia, isPush: isPush, now: .now())
+                        peer, addresses: usable, remote: remote, speaksKademlia: speaksKademlia, isPush: isPush,
+                        now: .now())
                 }
             case .disconnected(let peer):
                 perform { $0.disconnected(peer, now: .now()) }
@@ -174,6 +176,8 @@ final class KademliaDriver: Sendable {
                 state.streams.removeValue(forKey: id)?.finish()
             case .log(let level, let message, let metadata):
                 logger.log(level: level, "\(message)", metadata: metadata.mapValues { .string($0) })
+            case .memberChanged(let peer, let isMember):
+                host.setProtected(isMember, peer)
             case .connectivityChanged(let isOnline):
                 onConnectivity(isOnline)
             }
@@ -204,7 +208,8 @@ final class KademliaDriver: Sendable {
             let bytes = try await host.request(message.encoded(), to: contact.id, protocolID: protocolID)
             let answer = policy.filter(try KadMessage(decoding: bytes), from: nil)
             guard answer.kind == message.kind else { throw WireFormatError("answer of another kind than the request") }
-            perform { $0.requestSucceeded(id, answer, now: .now()) }
+            let remote = host.remoteAddress(of: contact.id)
+            perform { $0.requestSucceeded(id, answer, from: remote, now: .now()) }
         } catch {
             logger.debug("request failed", metadata: ["peer": "\(contact.id)", "error": "\(error)"])
             perform { $0.requestFailed(id, KademliaFailure(error), now: .now()) }

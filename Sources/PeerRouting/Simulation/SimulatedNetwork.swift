@@ -401,7 +401,7 @@ package final class SimulatedNetwork {
                 searches[index].found.append(numbers[contact.key] ?? -1)
             case .lookupEnded(let id):
                 searches[Int(id.number)].endedAt = now
-            case .log, .connectivityChanged:
+            case .log, .memberChanged, .connectivityChanged:
                 break
             }
         }

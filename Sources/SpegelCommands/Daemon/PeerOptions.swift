@@ -1,5 +1,7 @@
 import Logging
 import MirrorServer
+import NIOCore
+import NIOPosix
 import PeerRouting
 
 /// How a node takes part in a cluster.
@@ -13,6 +15,8 @@ struct PeerOptions: Sendable {
     var dataDirectory = ""
     var resolveTimeout: Duration
     var resolveRetries: Int
+    /// Networks that peers may be in; empty for what follows from this node's interfaces.
+    var networks: [IPNetwork] = []
 
     /// The router, which is not started yet.
     ///
@@ -22,6 +26,16 @@ struct PeerOptions: Sendable {
             return KademliaRouter(configuration: try routerConfiguration(logger: logger))
         } catch {
             throw StartFailure("the router does not start: \(error)", hint: "check --data-dir")
+        }
+    }
+
+    /// The networks of this machine's interfaces; none when the system does not list them.
+    private static var interfaceNetworks: [IPNetwork] {
+        ((try? System.enumerateDevices()) ?? []).compactMap { device in
+            guard let address = device.address.flatMap({ IPAddress($0) }) else { return nil }
+            let mask = device.netmask.flatMap { IPAddress($0) }?.bytes ?? []
+            let length = mask.reduce(0) { $0 + $1.nonzeroBitCount }
+            return IPNetwork(address, prefixLength: length)
         }
     }
 
@@ -38,6 +52,8 @@ struct PeerOptions: Sendable {
             bootstrap: bootstrap, logger: logger)
         // A node that listens on a loopback address alone has peers on this machine only.
         configuration.advertiseLoopback = address?.isLoopback ?? false
+        configuration.addressPolicy.allowedNetworks =
+            networks.isEmpty ? AddressPolicy.networks(ofInterfaces: Self.interfaceNetworks) : networks
         configuration.identityServerAddress = identityServerAddress?.description
         configuration.identityServerCertificateDirectory = certificateDirectory
         return configuration

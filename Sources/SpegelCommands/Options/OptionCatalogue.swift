@@ -42,6 +42,7 @@ struct OptionCatalogue: Sendable {
                 "registry-filters": .list,
                 "mirror-resolve-timeout": .value,
                 "mirror-resolve-retries": .value,
+                "peer-networks": .list,
                 "debug-web-enabled": .boolean,
                 "shutdown-grace-period": .value,
             ],

@@ -45,4 +45,51 @@ import Testing
         #expect(try await source.candidates().map(\.id) == [id])
         await server.stop()
     }
+
+    /// A body that never ends is not waited for: the answer comes at the head, and the connection ends.
+    @Test func answersBeforeABodyHasCome() async throws {
+        let id = NodeIdentity().peerID
+        let server = try await IdentityServer.start(
+            host: "127.0.0.1", port: 0, certificateDirectory: nil,
+            eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
+            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        ) { (id, [Multiaddr(.v4(0x0a01_0203), tcpPort: 5001)]) }
+        let address = try #require(server.localAddress)
+        let inbox = Inbox<ByteBuffer>()
+        let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(Collector(inbox))
+                }
+            }
+            .connect(to: address).get()
+        try await channel.writeAndFlush(
+            ByteBuffer(string: "GET /id HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nx"))
+        var answer = ""
+        while let bytes = await inbox.next() { answer += String(buffer: bytes) }
+        #expect(answer.hasPrefix("HTTP/1.1 200 OK"))
+        #expect(answer.contains("\(id)"))
+        await server.stop()
+    }
+
+    private final class Collector: ChannelInboundHandler {
+        typealias InboundIn = ByteBuffer
+        private let inbox: Inbox<ByteBuffer>
+
+        init(_ inbox: Inbox<ByteBuffer>) { self.inbox = inbox }
+
+        func channelRead(context: ChannelHandlerContext, data: NIOAny) { inbox.put(unwrapInboundIn(data)) }
+        func channelInactive(context: ChannelHandlerContext) { inbox.close() }
+        func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+    }
+
+    /// One machine has a share of the connections.
+    @Test func aSourceHasItsShare() throws {
+        let shares = ConnectionShares(limit: 5, limitPerSource: 2)
+        let (one, two) = (IPAddress.v4(1), IPAddress.v4(2))
+        #expect(shares.take(one) && shares.take(one) && !shares.take(one))
+        #expect(shares.take(two) && shares.take(nil) && shares.take(nil) && !shares.take(nil))
+        shares.giveBack(one)
+        #expect(shares.take(one) && !shares.take(two))
+    }
 }

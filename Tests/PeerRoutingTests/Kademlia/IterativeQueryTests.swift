@@ -41,6 +41,28 @@ import Testing
         #expect(query.requestsSent == 20)
     }
 
+    /// Forty identities of one machine are nearest; whether they say so or claim addresses of their own, two of them count.
+    @Test(arguments: [true, false]) func ofOneSourceOnlyTwoCount(theySaySo: Bool) {
+        let all = sorted((0..<70).map { contact($0) })
+        let machine = IPAddress.v4(0x0a09_0909)
+        let sybils = all.prefix(40).map { peer in
+            theySaySo ? KadContact(id: peer.id, addresses: [Multiaddr(machine, tcpPort: 5001)]) : peer
+        }
+        let honest = Array(all.dropFirst(40))
+        let isSybil = Set(sybils.map(\.key))
+        var query = query(sybils + honest)
+        while case let requests = query.nextRequests(now: at(0)), !requests.isEmpty {
+            for peer in requests {
+                let own = peer.addresses.first?.ipAddress
+                query.answered(peer.key, source: isSybil.contains(peer.key) ? machine : own, closer: sybils)
+            }
+        }
+        #expect(query.isFinished)
+        #expect(query.result.count == 20)
+        #expect(query.result.count { isSybil.contains($0.key) } == 2)
+        #expect(Array(query.result.dropFirst(2)) == Array(honest.prefix(18)))
+    }
+
     @Test func followsTheChainOfCloserPeersAndCountsIt() {
         let chain = sorted((0..<6).map { contact($0) }).reversed().map { $0 }
         var query = query([chain[0]])

@@ -59,7 +59,7 @@ struct PlayedNode {
                 case .found(let id, let peer): found[id.number, default: []].append(peer)
                 case .lookupEnded(let id): ended.insert(id.number)
                 case .log(_, let text, _): logs.append(text)
-                case .connectivityChanged: break
+                case .connectivityChanged, .memberChanged: break
                 }
             }
         }

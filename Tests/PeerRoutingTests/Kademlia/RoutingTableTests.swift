@@ -8,6 +8,23 @@ import Testing
     let own = syntheticPeer(-1)
     var ownKey: KadKey { KadKey(hashing: own.bytes) }
 
+    @Test func aMachineWithManyIdentitiesHasFourEntries() {
+        var table = RoutingTable(own: KadKey(hashing: [0]))
+        let machine = IPAddress.v4(0x0a09_0909)
+        for number in 0..<200 { _ = table.admit(contact(number), from: machine, now: at(0)) }
+        #expect(table.count == 4)
+        #expect(!table.hasRoom(for: contact(500).key, from: machine, now: at(0)))
+        for number in 300..<310 {
+            #expect(table.hasRoom(for: contact(number).key, from: .v4(UInt32(number)), now: at(0)))
+            #expect(table.admit(contact(number), from: .v4(UInt32(number)), now: at(0)) == .added)
+        }
+        // One that goes leaves room for another.
+        let gone = table.entries.first { $0.source == machine }
+        #expect(gone.map { table.remove($0.key) } == true)
+        #expect(table.hasRoom(for: contact(500).key, from: machine, now: at(0)))
+        #expect(table.nearest(to: contact(1).key, limit: 20, perSource: 1).count == 11)
+    }
+
     @Test func nearestAgreesWithSortingEverything() {
         var random = SplitMix64(seed: 3)
         var table = RoutingTable(own: ownKey)
