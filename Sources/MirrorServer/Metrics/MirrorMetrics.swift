@@ -31,9 +31,8 @@ final class MirrorMetrics: Sendable {
     /// The names of failures of requests to peers.
     static let peerFailures = [
         "absent", "busy", "closed", "digest", "encoding", "length", "mismatch", "overloaded", "protocol", "range",
-        "stalled",
-        "status",
-        "timeout", "type", "unreachable",
+        "slow",
+        "stalled", "status", "timeout", "type", "unreachable",
     ]
 
     /// The counters of one registry.
