@@ -27,6 +27,7 @@ enum MetricDescriptions {
         "spegel_mirror_resumes_total": "Transfers that were truncated and resumed at the exact byte.",
         "spegel_mirror_verifications_total": "Bodies relayed from peers, by the result of verifying their digest.",
         // The router and what is advertised.
+        "spegel_build_info": "The version and commit; the value is 1.",
         "spegel_ready": "Whether the node is ready, as /readyz has it.",
         "spegel_router_known_peers": "Nodes in the routing table.",
         "spegel_router_connected_peers": "Nodes in the routing table that a connection is open to.",

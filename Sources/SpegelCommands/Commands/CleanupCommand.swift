@@ -26,7 +26,7 @@ struct CleanupCommand: AsyncParsableCommand {
     var containerdRegistryConfigPath = "/etc/containerd/certs.d"
 
     func run() async throws {
-        let logger = Logger.program(global.logLevel)
+        let logger = Logger.program(global)
         do {
             let notes = try ConfigurationDirectory(path: containerdRegistryConfigPath).cleanUp()
             for note in notes ?? [] { logger.info("\(note)", metadata: ["path": "\(containerdRegistryConfigPath)"]) }

@@ -35,7 +35,7 @@ struct CleanupWaitCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let logger = Logger.program(global.logLevel)
+        let logger = Logger.program(global)
         var rounds = ConsecutiveRounds(threshold: threshold)
         while true {
             let outcome = await probe()

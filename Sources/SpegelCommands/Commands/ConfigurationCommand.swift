@@ -41,7 +41,7 @@ struct ConfigurationCommand: ParsableCommand {
     }
 
     func run() throws {
-        let logger = Logger.program(global.logLevel)
+        let logger = Logger.program(global)
         let plan = MirrorConfigurationPlan(
             registries: mirroredRegistries, targets: mirrorTargets, resolvesTags: resolveTags,
             prependsExisting: prependExisting, authorization: try credentials()?.authorization)

@@ -61,7 +61,7 @@ struct ContainerdPrepCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let logger = Logger.program(global.logLevel)
+        let logger = Logger.program(global)
         if dryRun {
             let plan = try await failing { try await preparer(logger).plan() }
             for warning in plan.warnings { Program.printError("warning: \(warning)") }

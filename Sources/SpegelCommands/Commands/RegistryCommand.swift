@@ -91,9 +91,12 @@ struct RegistryCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let logger = Logger.program(global.logLevel)
+        let control = LogControl(level: global.logLevel)
+        let logger = Logger.daemon(control, format: global.logFormat)
         do {
-            let daemon = RegistryDaemon(configuration: try daemonConfiguration(), logger: logger)
+            let daemon = RegistryDaemon(
+                configuration: try daemonConfiguration(), logControl: control, logger: logger,
+                libraryLogger: .daemon(control, lowest: .info, format: global.logFormat))
             try await daemon.run()
         } catch let failure as StartFailure {
             var metadata: Logger.Metadata = ["error": "\(failure.reason)"]

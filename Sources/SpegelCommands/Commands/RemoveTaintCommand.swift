@@ -47,7 +47,7 @@ struct RemoveTaintCommand: AsyncParsableCommand {
                 server: apiServer ?? KubernetesAPI.serverOfThisPod(ProcessInfo.processInfo.environment),
                 serviceAccountPath: serviceAccountPath),
             node: nodeName, key: taintKey, probe: "http://\(probeEndpoint)/readyz", interval: interval,
-            logger: .program(global.logLevel))
+            logger: .program(global))
         try await ServiceGroup(
             services: [remover], gracefulShutdownSignals: [.sigterm, .sigint], logger: .quiet(global.logLevel)
         ).run()

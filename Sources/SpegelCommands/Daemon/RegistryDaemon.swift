@@ -26,17 +26,25 @@ struct RegistryDaemon {
     }
 
     private let configuration: Configuration
+    private let logControl: LogControl
     private let logger: Logger
+    private let libraryLogger: Logger
 
-    init(configuration: Configuration, logger: Logger) {
+    /// - Parameters:
+    ///   - logControl: the level of the loggers, which signals change.
+    ///   - libraryLogger: for libraries, without their DEBUG lines.
+    init(configuration: Configuration, logControl: LogControl, logger: Logger, libraryLogger: Logger) {
         self.configuration = configuration
+        self.logControl = logControl
         self.logger = logger
+        self.libraryLogger = libraryLogger
     }
 
     /// Serves until a signal asks it to stop.
     ///
     /// - Throws: ``StartFailure`` when it cannot start, or what ends a running daemon.
     func run() async throws {
+        LogLevelSignals.ignore()
         let openFiles = OpenFileLimit.raise()
         if openFiles < 4096 {
             logger.warning(
@@ -44,6 +52,9 @@ struct RegistryDaemon {
                 metadata: ["limit": .stringConvertible(openFiles)])
         }
         let metrics = PrometheusRegistry()
+        metrics.gauge(
+            "spegel_build_info", labels: [("version", Version.current), ("commit", Version.commit ?? "")]
+        ) { 1 }
         let store = try await DaemonStore.open(
             configuration.store, containerd: configuration.containerd, metrics: metrics, logger: logger)
         let node: MirrorNode
@@ -54,10 +65,12 @@ struct RegistryDaemon {
         }
         // Services stop in the reverse order: the store goes on until the node's last transfer has ended.
         var group = ServiceGroupConfiguration(
-            services: [store.service, node].map { .init(service: $0) },
+            services: [LogLevelSignals(control: logControl, logger: logger), store.service, node].map {
+                .init(service: $0)
+            },
             // A terminal that is closed, or a supervisor of the old kind, sends SIGHUP: it drains as well.
             gracefulShutdownSignals: [.sigterm, .sigint, .sighup],
-            logger: logger
+            logger: libraryLogger
         )
         group.maximumGracefulShutdownDuration = configuration.shutdownGracePeriod + .seconds(5)
         do {

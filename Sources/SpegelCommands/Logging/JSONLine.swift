@@ -70,7 +70,7 @@ struct JSONLine {
     /// A JSON string (RFC 8259, section 7), cut off at the largest size of a text.
     private mutating func string(_ text: String) {
         bytes.append(UInt8(ascii: "\""))
-        var left = JSONLogHandler.maximumText
+        var left = LineLogHandler.maximumText
         for scalar in text.unicodeScalars {
             left -= UTF8.width(scalar)
             if left < 0 {

@@ -5,6 +5,18 @@ import Logging
 struct GlobalOptions: ParsableArguments {
     @Option(help: "DEBUG, INFO, WARN or ERROR.", transform: LogLevelOption.parse)
     var logLevel: Logger.Level = .info
+
+    @Option(help: "json, or text for people at a terminal.", transform: LogFormatOption.parse)
+    var logFormat: LogFormat = .json
+}
+
+/// Reads the names of log formats.
+enum LogFormatOption {
+    /// The transform of the option.
+    @Sendable static func parse(_ text: String) throws -> LogFormat {
+        guard let format = LogFormat(rawValue: text.lowercased()) else { throw OptionError("json or text") }
+        return format
+    }
 }
 
 /// Reads the names of log levels.

@@ -20,7 +20,7 @@ struct OptionCatalogue: Sendable {
 
     /// What `spegel` offers.
     static let spegel = OptionCatalogue(
-        global: ["log-level": .value],
+        global: ["log-level": .value, "log-format": .value],
         commands: [
             "registry": [
                 "store": .value,

@@ -37,7 +37,7 @@ enum OptionHelp {
 
 extension OptionCatalogue {
     /// Defaults of options of all subcommands.
-    static let globalDefaults = ["log-level": "INFO"]
+    static let globalDefaults = ["log-level": "INFO", "log-format": "json"]
 
     private static let containerd = [
         "containerd-sock": "/run/containerd/containerd.sock", "containerd-namespace": "k8s.io",

@@ -23,11 +23,11 @@ final class TestDaemon: Sendable {
     /// Starts a daemon and waits until it listens, on the port of the metrics too, which may be the later one.
     static func start(
         store: String, address: String = LoopbackAddress.next(), ports: Ports = Ports(), arguments: [String] = [],
-        environment: [String: String] = [:], wrapper: [String] = []
+        environment: [String: String] = [:], wrapper: [String] = [], logLevel: String = "DEBUG"
     ) async throws -> TestDaemon {
         let process = try await ChildProcess.start(
             wrapper + [
-                try Project.program(), "--log-level", "DEBUG", "registry", "--store", store,
+                try Project.program(), "--log-level", logLevel, "registry", "--store", store,
                 "--registry-addr", "\(address):\(ports.registry)", "--metrics-addr", "\(address):\(ports.metrics)",
                 "--router-addr", "\(address):\(ports.router)",
             ] + arguments, environment: environment)

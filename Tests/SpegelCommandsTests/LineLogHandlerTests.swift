@@ -4,7 +4,7 @@ import Testing
 
 @testable import SpegelCommands
 
-@Suite struct JSONLogHandlerTests {
+@Suite struct LineLogHandlerTests {
     private final class Lines: LogSink, @unchecked Sendable {
         private let lock = NSLock()
         private var stored: [[UInt8]] = []
@@ -17,7 +17,7 @@ import Testing
     }
 
     private func logger(_ lines: Lines, level: Logger.Level = .debug) -> Logger {
-        Logger(label: "test") { _ in JSONLogHandler(logLevel: level, sink: lines) }
+        Logger(label: "test") { _ in LineLogHandler(logLevel: level, sink: lines) }
     }
 
     private func object(_ line: [UInt8]) throws -> [String: Any] {
@@ -34,7 +34,7 @@ import Testing
         #expect(object["level"] as? String == "INFO")
         let source = try #require(object["source"] as? [String: Any])
         #expect(source["function"] as? String == "membersAndTheirOrder()")
-        #expect((source["file"] as? String)?.hasSuffix("JSONLogHandlerTests.swift") == true)
+        #expect((source["file"] as? String)?.hasSuffix("LineLogHandlerTests.swift") == true)
         #expect(source["line"] as? Int != nil)
         let time = try #require(object["time"] as? String)
         #expect(time.wholeMatch(of: /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z/) != nil)
@@ -75,12 +75,12 @@ import Testing
         let lines = Lines()
         logger(lines).info("\(String(repeating: "é", count: 1_000_000))")
         let line = try #require(lines.all.first)
-        #expect(line.count < JSONLogHandler.maximumText + 1000)
+        #expect(line.count < LineLogHandler.maximumText + 1000)
         #expect((try object(line)["msg"] as? String)?.hasSuffix("é…") == true)
     }
 
     @Test func levels() {
-        let names = Logger.Level.allCases.map(JSONLogHandler.name(of:))
+        let names = Logger.Level.allCases.map(LineLogHandler.name(of:))
         #expect(names == ["TRACE", "DEBUG", "INFO", "INFO", "WARN", "ERROR", "ERROR"])
         let lines = Lines()
         let quiet = logger(lines, level: .warning)
@@ -95,7 +95,7 @@ import Testing
         let reading = FileHandle(fileDescriptor: descriptors[0], closeOnDealloc: true)
         let writing = descriptors[1]
         let logger = Logger(label: "test") { _ in
-            JSONLogHandler(logLevel: .debug, sink: FileDescriptorSink(descriptor: writing))
+            LineLogHandler(logLevel: .debug, sink: FileDescriptorSink(descriptor: writing))
         }
         // On a thread of its own: the writers may have to wait for it on all of the pool's.
         let (parts, reader) = AsyncThrowingStream.makeStream(of: Data.self)
