@@ -218,6 +218,14 @@ struct ClusterBenchmark {
     }
 
     private func judge(_ results: [String: Result], _ report: inout SuiteReport) {
+        if let most = context.cluster.maxCopies, let cold = results["spegel \(Scenario.coldStart.rawValue)"] {
+            // The image has two: its index and its manifest.
+            let copies = max(cold.copies.max() ?? 0, (cold.manifestGets.max() ?? 0) / 2)
+            report.budgets.append(
+                Budget(
+                    "cold start", "<= \(most.text(1)) copies from the upstream", measured: copies.text(2),
+                    met: copies <= most, always: true))
+        }
         // Where both run, a failure may be the other's.
         func isOurs(_ key: String) -> Bool { key.hasPrefix("spegel") }
         var (failed, twice) = (0, 0)

@@ -18,10 +18,14 @@ struct ClusterOptions: ParsableArguments, Sendable {
         help: "Scenarios: \(Scenario.allCases.map(\.rawValue).joined(separator: ", ")); all by default.")
     var scenario: [Scenario] = []
     @Option(help: "Times that the scenarios are run.") var clusterRounds = 1
+    @Option(
+        help: ArgumentHelp(
+            "cold-start: copies, by bytes and by manifest GETs, above which the run fails, such as 1.2.",
+            valueName: "copies")) var maxCopies: Double?
 
     mutating func validate() throws {
         guard (2...1000).contains(nodes ?? 2), upstreamDelay >= 0, linkDelay >= 0, (0..<100).contains(linkLoss),
-            clusterRounds > 0
+            clusterRounds > 0, maxCopies ?? 1 >= 1
         else {
             throw ValidationError(
                 "a cluster has 2 to 1000 nodes, delays are not negative, and loss is below 100 percent")

@@ -24,9 +24,8 @@ final class Soak: Sendable {
         var items: [Item] = []
         /// Pulls and removals under way, by node: one at a time.
         var busy: Set<Int> = []
-        /// Nodes that a fault concerns now.
-        var faulted: Set<Int> = []
-        var upstreamIsDown = false
+        /// Whether the spoiled nodes send wrong bytes now.
+        var lies = false
         /// When the last fault was over and all nodes were ready.
         var calmSince: ContinuousClock.Instant?
         var number = 0
@@ -146,18 +145,16 @@ final class Soak: Sendable {
 
     // MARK: Faults
 
-    func beginFault(on nodes: Set<Int>, upstream: Bool = false) {
+    func beginFault(lies: Bool) {
         state.withLock { state in
-            state.faulted = nodes
-            state.upstreamIsDown = upstream
+            state.lies = lies
             state.calmSince = nil
         }
     }
 
     func endFault() {
         state.withLock { state in
-            state.faulted = []
-            state.upstreamIsDown = false
+            state.lies = false
             state.calmSince = .now
         }
     }
@@ -166,8 +163,8 @@ final class Soak: Sendable {
     struct Conditions: Sendable {
         /// No fault now, and none for a while before.
         var calm: Bool
-        var faulted: Set<Int>
-        var upstreamIsDown: Bool
+        /// Whether spoiled nodes send wrong bytes now.
+        var lies: Bool
         fileprivate var calmSince: ContinuousClock.Instant?
 
         /// Whether it was as calm at a later time, without a fault in between.
@@ -177,8 +174,7 @@ final class Soak: Sendable {
     var conditions: Conditions {
         state.withLock { state in
             let calm = state.calmSince.map { $0 + Self.settling < .now } ?? false
-            return Conditions(
-                calm: calm, faulted: state.faulted, upstreamIsDown: state.upstreamIsDown, calmSince: state.calmSince)
+            return Conditions(calm: calm, lies: state.lies, calmSince: state.calmSince)
         }
     }
 

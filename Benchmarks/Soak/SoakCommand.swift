@@ -11,8 +11,8 @@ struct SoakCommand: AsyncParsableCommand {
             Faults come one at a time: daemons that are killed, stopped, replaced or run out of descriptors, containerds \
             that are killed or whose disk is full, peers that lie, reset, stall, truncate or refuse, and an upstream that is \
             down. The same seed gives the same faults in the same order. A false 404, a failed pull and an error count when \
-            they happen between faults; a wrong byte counts always. The status is 1 when anything counts. Clocks are not \
-            turned: they are the machine's.
+            they happen between faults; a wrong byte counts always, but in a byte range while a peer lies: a part of a blob \
+            cannot be verified. The status is 1 when anything counts. Clocks are not turned: they are the machine's.
             """
     )
 

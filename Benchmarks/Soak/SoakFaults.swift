@@ -27,8 +27,8 @@ struct SoakFaults {
         let node = Int.random(in: 1..<cluster.settings.nodes, using: &random)
         let length = Duration.milliseconds(Int.random(in: 500...6000, using: &random))
         let wrong = [HTTPRelay.Fault.lie, .reset, .stall, .truncate, .refuse].randomElement(using: &random) ?? .lie
-        soak.ledger.count(fault: fault == .peer ? "peers that \(wrong.rawValue)" : fault.rawValue)
-        soak.beginFault(on: fault == .peer ? Set(soak.spoiled) : [node], upstream: fault == .upstream)
+        soak.ledger.count(fault: fault == .peer ? "peers that \(wrong.rawValue)" : fault.rawValue, node: node)
+        soak.beginFault(lies: fault == .peer && wrong == .lie)
         switch fault {
         case .kill, .replace:
             try await cluster.stopDaemon(node, fault == .kill ? SIGKILL : SIGTERM)

@@ -59,7 +59,10 @@ final class SoakLedger: Sendable {
 
     var second: Double { begin.duration(to: .now) / .seconds(1) }
 
-    func count(fault: String) { state.withLock { $0.faults[fault, default: 0] += 1 } }
+    func count(fault: String, node: Int) {
+        state.withLock { $0.faults[fault, default: 0] += 1 }
+        print("\(second.text(1)) s: fault: \(fault) (node \(node))")
+    }
 
     func count(request: String, bytes: Int = 0) {
         state.withLock { state in
