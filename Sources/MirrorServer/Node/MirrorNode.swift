@@ -51,7 +51,7 @@ public final class MirrorNode: Service, Sendable {
             mirror.peers.port = Int(port)
             mirror.peers.credentials = configuration.credentials
             engine = MirrorEngine(
-                configuration: mirror, router: router, eventLoopGroup: eventLoopGroup,
+                configuration: mirror, router: router, store: store, eventLoopGroup: eventLoopGroup,
                 metricsFactory: configuration.metrics, logger: logger)
             advertiser = Advertiser(
                 configuration: configuration.advertiser, store: store, router: router, filter: configuration.filter,

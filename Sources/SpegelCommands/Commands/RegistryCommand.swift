@@ -61,6 +61,11 @@ struct RegistryCommand: AsyncParsableCommand {
     @Option(help: "How many peers are tried for one request.", transform: ScalarOption.integer(1...1000))
     var mirrorResolveRetries = 3
 
+    @Option(
+        help: "Whether peers are asked what a tag stands for; if not, clients ask the registry.",
+        transform: ScalarOption.boolean)
+    var resolveTags = true
+
     @Option(help: "Whether the debug page is served.", transform: ScalarOption.boolean)
     var debugWebEnabled = true
 
@@ -120,6 +125,6 @@ struct RegistryCommand: AsyncParsableCommand {
             routerAddress: routerAddr, bootstrap: source, identityServerAddress: httpBootstrapAddr,
             certificateDirectory: bootstrap.httpBootstrapCertDir, dataDirectory: dataDir,
             resolveTimeout: mirrorResolveTimeout,
-            resolveRetries: mirrorResolveRetries)
+            resolveRetries: mirrorResolveRetries, resolvesTags: resolveTags)
     }
 }

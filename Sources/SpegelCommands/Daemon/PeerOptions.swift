@@ -13,6 +13,7 @@ struct PeerOptions: Sendable {
     var dataDirectory = ""
     var resolveTimeout: Duration
     var resolveRetries: Int
+    var resolvesTags = true
 
     /// The router, which is not started yet.
     ///

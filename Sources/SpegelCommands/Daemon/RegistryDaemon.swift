@@ -92,6 +92,7 @@ struct RegistryDaemon {
         node.router = try peers.makeRouter(logger: logger)
         node.mirror.resolveTimeout = peers.resolveTimeout
         node.mirror.resolveRetries = peers.resolveRetries
+        node.mirror.resolvesTags = peers.resolvesTags
         return node
     }
 }

@@ -42,6 +42,7 @@ struct OptionCatalogue: Sendable {
                 "registry-filters": .list,
                 "mirror-resolve-timeout": .value,
                 "mirror-resolve-retries": .value,
+                "resolve-tags": .boolean,
                 "debug-web-enabled": .boolean,
                 "shutdown-grace-period": .value,
             ],
