@@ -11,6 +11,9 @@ public struct MirrorConfiguration: Sendable {
     public var resolveTimeout: Duration = .milliseconds(20)
     /// Most peers asked in one race (`--mirror-resolve-retries`). Peers that cannot be reached do not count.
     public var resolveRetries = 3
+    /// Whether peers are asked what a tag stands for (`--resolve-tags`); if not, a tag that is not in the local store is not
+    /// found, and the client asks the registry.
+    public var resolvesTags = true
     /// Whether peers' bytes are verified (`--verify`).
     public var verification: VerificationPolicy = .on
     /// Content up to this size in bytes is buffered until it is verified, so that wrong bytes are replaced by another

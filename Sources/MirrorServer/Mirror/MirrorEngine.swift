@@ -1,3 +1,4 @@
+import ContentStore
 import HTTPServer
 import Logging
 import Metrics
@@ -21,6 +22,9 @@ package final class MirrorEngine: MissHandler, Service {
     private let context: MirrorContext
     private let share: Int
     private let lifecycle = Lifecycle(name: "mirror engine")
+    private let store: (any ContentStore)?
+    /// Follows the manifests of the store.
+    private let follower = Mutex<Task<Void, Never>?>(nil)
     /// Nil once the engine was shut down.
     private let loops = Mutex<[ObjectIdentifier: NIOLoopBound<MirrorLoop>]?>([:])
 
@@ -29,23 +33,25 @@ package final class MirrorEngine: MissHandler, Service {
     /// - Parameters:
     ///   - configuration: the limits. Values out of range are replaced by the nearest ones within.
     ///   - router: finds peers.
+    ///   - store: the local store, whose manifests tell the sizes of content; nil for none.
     ///   - eventLoopGroup: the event loops of the server's connections; nil for those of the process.
     ///   - routerName: the value of the `router` label of the lookup times.
     ///   - metricsFactory: receives the metrics; nil for that of `MetricsSystem`.
     ///   - logger: for peers that misbehave.
     package convenience init(
-        configuration: MirrorConfiguration, router: any PeerRouter, eventLoopGroup: (any EventLoopGroup)? = nil,
-        routerName: String = "libp2p", metricsFactory: (any MetricsFactory)? = nil, logger: Logger
+        configuration: MirrorConfiguration, router: any PeerRouter, store: (any ContentStore)? = nil,
+        eventLoopGroup: (any EventLoopGroup)? = nil, routerName: String = "libp2p",
+        metricsFactory: (any MetricsFactory)? = nil, logger: Logger
     ) {
         self.init(
-            configuration: configuration, router: router, eventLoopGroup: eventLoopGroup,
+            configuration: configuration, router: router, store: store, eventLoopGroup: eventLoopGroup,
             metrics: MirrorMetrics(factory: metricsFactory ?? MetricsSystem.factory, router: routerName),
             logger: logger)
     }
 
     init(
-        configuration: MirrorConfiguration, router: any PeerRouter, eventLoopGroup: (any EventLoopGroup)?,
-        metrics: MirrorMetrics, logger: Logger
+        configuration: MirrorConfiguration, router: any PeerRouter, store: (any ContentStore)?,
+        eventLoopGroup: (any EventLoopGroup)?, metrics: MirrorMetrics, logger: Logger
     ) {
         let configuration = configuration.clamped()
         let eventLoops = Array((eventLoopGroup ?? MultiThreadedEventLoopGroup.singleton).makeIterator())
@@ -54,6 +60,7 @@ package final class MirrorEngine: MissHandler, Service {
             hashing: HashingThreadPool(threads: configuration.hashingThreads ?? min(4, System.coreCount)),
             metrics: metrics, logger: logger)
         share = max(1, eventLoops.count)
+        self.store = store
     }
 
     /// Answers a request for content that is not in the local store; see ``MissHandler``.
@@ -92,7 +99,13 @@ package final class MirrorEngine: MissHandler, Service {
     }
 
     /// Marks the engine as started; see ``Lifecycle``.
-    package func start() async throws { try await lifecycle.start {} }
+    package func start() async throws {
+        try await lifecycle.start {
+            guard let store else { return }
+            let task = Task { [context] in await context.sizes.follow(store) }
+            follower.withLock { $0 = task }
+        }
+    }
 
     /// Waits for the graceful shutdown of its service group, and shuts down.
     package func run() async throws {
@@ -105,7 +118,11 @@ package final class MirrorEngine: MissHandler, Service {
 
     /// Closes the connections to peers. Requests under way fail; call it after the server was shut down.
     package func shutdown() async {
-        await lifecycle.end {}
+        await lifecycle.end {
+            let task = self.follower.withLock { $0 }
+            task?.cancel()
+            await task?.value
+        }
         let loops = loops.withLock { loops in
             defer { loops = nil }
             return loops.map { Array($0.values) } ?? []
@@ -144,6 +161,7 @@ final class MirrorContext: Sendable {
     let router: any PeerRouter
     let lookup: ProviderLookup
     let directory = PeerDirectory()
+    let sizes = ContentSizes()
     let memory: TransferMemory
     let hashing: HashingThreadPool
     let metrics: MirrorMetrics

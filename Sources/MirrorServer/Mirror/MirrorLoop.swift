@@ -21,9 +21,9 @@ final class MirrorLoop {
         var distribution: DistributionRequest
         var isHead: Bool
 
-        /// Nil for a range request, which gets a transfer of its own.
+        /// Nil for a range or conditional request, which gets a transfer of its own.
         init?(_ request: MissRequest) {
-            guard request.range == nil else { return nil }
+            guard request.range == nil, request.head.fields["if-none-match"] == nil else { return nil }
             distribution = request.distribution
             isHead = request.isHead
         }

@@ -60,7 +60,8 @@ public final class MirrorNode: Service, Sendable {
             mirror.peers.port = Int(port)
             mirror.peers.credentials = configuration.credentials
             engine = MirrorEngine(
-                configuration: mirror, router: router, eventLoopGroup: eventLoopGroup, metrics: metrics, logger: logger)
+                configuration: mirror, router: router, store: store, eventLoopGroup: eventLoopGroup, metrics: metrics,
+                logger: logger)
             advertiser = Advertiser(
                 configuration: configuration.advertiser, store: store, router: router, filter: configuration.filter,
                 metricsFactory: configuration.metrics, registries: registries, logger: logger)

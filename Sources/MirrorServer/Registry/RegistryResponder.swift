@@ -279,7 +279,9 @@ final class RegistryResponder: RequestResponder {
         head.digest = info.digest
         head.namespace = lookup.request.registry
         head.acceptsRanges = !lookup.isManifest
-        if let condition = exchange.request.fields["if-none-match"], names(condition, info.digest) {
+        if let condition = exchange.request.fields["if-none-match"],
+            EntityTag.ifNoneMatch(condition, names: info.digest)
+        {
             head.status = .notModified
             exchange.writeHead(head)
             return exchange.finish()
@@ -306,17 +308,6 @@ final class RegistryResponder: RequestResponder {
             }
         }
         exchange.send(head, body: content.body, range: range)
-    }
-
-    /// RFC 9110 §13.1.2, with the digest as entity tag.
-    private func names(_ condition: String, _ digest: Digest) -> Bool {
-        if condition == "*" { return true }
-        let tag = "\"\(digest)\""
-        return condition.split(separator: ",").contains { entry in
-            var entry = entry.drop { $0 == " " || $0 == "\t" }
-            if entry.hasPrefix("W/") { entry = entry.dropFirst(2) }
-            return entry.hasPrefix(tag)
-        }
     }
 
     private func reserveUpload(for exchange: HTTPExchange) -> Bool {

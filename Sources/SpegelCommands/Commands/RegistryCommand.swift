@@ -66,6 +66,11 @@ struct RegistryCommand: AsyncParsableCommand {
         transform: NetworkOption.parse)
     var peerNetworks: [IPNetwork] = []
 
+    @Option(
+        help: "Whether peers are asked what a tag stands for; if not, clients ask the registry.",
+        transform: ScalarOption.boolean)
+    var resolveTags = true
+
     @Option(help: "Whether the debug page is served.", transform: ScalarOption.boolean)
     var debugWebEnabled = true
 
@@ -128,6 +133,6 @@ struct RegistryCommand: AsyncParsableCommand {
             routerAddress: routerAddr, bootstrap: source, identityServerAddress: httpBootstrapAddr,
             certificateDirectory: bootstrap.httpBootstrapCertDir, dataDirectory: dataDir,
             resolveTimeout: mirrorResolveTimeout,
-            resolveRetries: mirrorResolveRetries, networks: peerNetworks)
+            resolveRetries: mirrorResolveRetries, networks: peerNetworks, resolvesTags: resolveTags)
     }
 }

@@ -17,6 +17,7 @@ struct PeerOptions: Sendable {
     var resolveRetries: Int
     /// Networks that peers may be in; empty for what follows from this node's interfaces.
     var networks: [IPNetwork] = []
+    var resolvesTags = true
 
     /// The router, which is not started yet.
     ///

@@ -106,6 +106,7 @@ struct RegistryDaemon {
         node.dataDirectory = peers.dataDirectory.isEmpty ? nil : peers.dataDirectory
         node.mirror.resolveTimeout = peers.resolveTimeout
         node.mirror.resolveRetries = peers.resolveRetries
+        node.mirror.resolvesTags = peers.resolvesTags
         return node
     }
 }

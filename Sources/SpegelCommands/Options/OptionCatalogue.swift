@@ -43,6 +43,7 @@ struct OptionCatalogue: Sendable {
                 "mirror-resolve-timeout": .value,
                 "mirror-resolve-retries": .value,
                 "peer-networks": .list,
+                "resolve-tags": .boolean,
                 "debug-web-enabled": .boolean,
                 "shutdown-grace-period": .value,
             ],

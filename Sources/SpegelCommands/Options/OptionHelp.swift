@@ -50,7 +50,8 @@ extension OptionCatalogue {
     static let defaults: [String: [String: String]] = [
         "registry": [
             "store": "containerd", "registry-addr": ":5000", "metrics-addr": ":9090", "router-addr": ":5001",
-            "mirror-resolve-timeout": "20ms", "mirror-resolve-retries": "3", "debug-web-enabled": "true",
+            "mirror-resolve-timeout": "20ms", "mirror-resolve-retries": "3", "resolve-tags": "true",
+            "debug-web-enabled": "true",
             "shutdown-grace-period": "25s",
         ].merging(containerd) { $1 },
         "configuration": ["resolve-tags": "true", "prepend-existing": "false"].merging(certificates) { $1 },

@@ -227,4 +227,153 @@ import Testing
             await server.kill()
         }
     }
+
+    // MARK: Sizes
+
+    /// A peer claims more bytes than the manifest names, and sends them.
+    @Test func aKnownSizeBoundsWhatAPeerMaySend() async throws {
+        let layer = SharedBytes(count: 20_000, seed: 700)
+        let manifest = SharedBytes.manifest(layer: layer.digest, size: layer.count)
+        let liar = try await FaultyPeer.start()
+        liar.serve(manifest, type: MediaType.imageManifest.rawValue)
+        liar.serve(SharedBytes(count: 8_000_000, seed: 701), as: "\(layer.digest)")
+        let network = InMemoryPeerNetwork()
+        try await advertise(["\(manifest.digest)", "\(layer.digest)"], of: peer(1, [liar.address]), in: network)
+        let node = try await Node.start(network: network, peerPort: liar.port)
+        #expect(
+            try await VerifyingClient.get(
+                port: node.port, manifestPath(manifest.digest), expected: manifest.buffer) == .right(status: 200))
+        #expect(
+            try await VerifyingClient.get(port: node.port, blobPath(layer.digest), expected: layer.buffer)
+                == .refused(status: 404))
+        #expect(
+            try await VerifyingClient.get(
+                port: node.port, blobPath(layer.digest), fields: "Range: bytes=1000-\r\n", expected: layer.buffer)
+                == .refused(status: 404))
+        #expect(node.metric(#"spegel_mirror_peer_failures_total{reason="length"}"#) == 2)
+        #expect(node.metric("spegel_mirror_received_bytes_total") == Double(manifest.count))
+        await node.stop()
+        await liar.kill()
+    }
+
+    // MARK: Tags
+
+    private func tagPath(_ tag: String) -> String { "/v2/library/demo/manifests/\(tag)?ns=docker.io" }
+
+    /// The attacker is the first provider, at one address with several identities.
+    @Test func theMajorityOfPeersSaysWhatATagStandsFor() async throws {
+        let (right, wrong) = (SharedBytes.manifest(1), SharedBytes.manifest(666))
+        let key = "docker.io/library/demo:1.0"
+        let attacker = try await FaultyPeer.start()
+        attacker.serve(wrong, tag: "1.0", type: MediaType.imageManifest.rawValue)
+        let network = InMemoryPeerNetwork()
+        for number in 1...3 as ClosedRange<UInt8> {
+            try await advertise([key], of: peer(number, [attacker.address]), in: network)
+        }
+        var honest: [FaultyPeer] = []
+        for number in 4...5 as ClosedRange<UInt8> {
+            let server = try await FaultyPeer.start(port: attacker.port)
+            server.serve(right, tag: "1.0", type: MediaType.imageManifest.rawValue)
+            try await advertise([key], of: peer(number, [server.address]), in: network)
+            honest.append(server)
+        }
+        let node = try await Node.start(network: network, peerPort: attacker.port)
+        for _ in 0..<5 {
+            // The answers are there together, so that none is left out for being late.
+            for server in honest + [attacker] { server.hold() }
+            let answer = Task {
+                try await VerifyingClient.get(port: node.port, tagPath("1.0"), expected: right.buffer)
+            }
+            try await eventually { ([attacker] + honest).allSatisfy { $0.heldCount == 1 } }
+            for server in honest + [attacker] { server.release() }
+            #expect(try await answer.value == .right(status: 200))
+        }
+        await node.stop()
+        await attacker.kill()
+        for server in honest { await server.kill() }
+    }
+
+    @Test func tagsCanBeLeftToTheRegistry() async throws {
+        let peerServer = try await FaultyPeer.start()
+        peerServer.serve(manifest, tag: "1.0", type: MediaType.imageManifest.rawValue)
+        peerServer.serve(manifest, type: MediaType.imageManifest.rawValue)
+        let network = InMemoryPeerNetwork()
+        try await advertise(
+            ["docker.io/library/demo:1.0", "\(manifest.digest)"], of: peer(1, [peerServer.address]), in: network)
+        let node = try await Node.start(network: network, peerPort: peerServer.port) { $0.resolvesTags = false }
+        #expect(
+            try await VerifyingClient.get(port: node.port, tagPath("1.0"), expected: manifest.buffer)
+                == .refused(status: 404))
+        #expect(peerServer.requests.isEmpty)
+        #expect(
+            try await VerifyingClient.get(
+                port: node.port, manifestPath(manifest.digest), expected: manifest.buffer) == .right(status: 200))
+        await node.stop()
+        await peerServer.kill()
+    }
+
+    // MARK: Conditions
+
+    /// The mirror answers a conditional request as the store of the node with the content does.
+    @Test(arguments: ["GET", "HEAD"])
+    func conditionalRequestsAreAnsweredAsByTheStore(method: String) async throws {
+        let other = Digest.hash(of: "other".utf8)
+        let store = InMemoryContentStore()
+        try await store.write(manifest.buffer, as: manifest.digest)
+        try await store.write(small.buffer, as: small.digest)
+        let server = try await serve([manifest, small], fault: .none)
+        let network = InMemoryPeerNetwork()
+        try await advertise(
+            ["\(manifest.digest)", "\(small.digest)"], of: peer(1, [server.address]), in: network)
+        let local = try await Node.start(network: InMemoryPeerNetwork(), peerPort: 1, store: store)
+        let mirror = try await Node.start(network: network, peerPort: server.port)
+        for (path, content) in [(manifestPath(manifest.digest), manifest), (blobPath(small.digest), small)] {
+            for (condition, isCurrent) in [
+                ("\"\(content.digest)\"", true), ("W/\"\(content.digest)\"", true), ("*", true),
+                ("\"\(other)\", \"\(content.digest)\" ", true), ("\"\(other)\"", false),
+                ("\"\(content.digest)x\"", false),
+            ] {
+                for node in [local, mirror] {
+                    let client = try await VerifyingClient.connect(port: node.port)
+                    let outcome = try await client.get(
+                        path, fields: "If-None-Match: \(condition)\r\n", expected: content.buffer,
+                        method: isCurrent ? "HEAD" : method)
+                    #expect(
+                        outcome == (isCurrent ? .refused(status: 304) : .right(status: 200)),
+                        "\(condition), \(node.port == local.port ? "store" : "mirror")")
+                    let head = try await client.head
+                    #expect(head?.digest == "\(content.digest)")
+                    await client.close()
+                }
+            }
+        }
+        await local.stop()
+        await mirror.stop()
+        await server.kill()
+    }
+
+    // MARK: Cut-off ranges
+
+    /// containerd closes connections of parallel fetches before their end: what was served counts.
+    @Test func aRangeThatTheClientCutsOffIsAHit() async throws {
+        let server = try await serve([large], fault: .none)
+        server.pause(at: 1_000_000)
+        let network = InMemoryPeerNetwork()
+        try await advertise(["\(large.digest)"], of: peer(1, [server.address]), in: network)
+        let node = try await Node.start(network: network, peerPort: server.port)
+        let client = try await VerifyingClient.connect(port: node.port)
+        let answer = Task {
+            try await client.get(
+                blobPath(large.digest), fields: "Range: bytes=0-8000000\r\n", expected: large.buffer)
+        }
+        try await eventually { (node.metric("spegel_mirror_received_bytes_total") ?? 0) > 100_000 }
+        await client.reset()
+        _ = try await answer.value
+        try await eventually {
+            node.metric(#"spegel_mirror_requests_total{cache="hit",cache_type="hit",registry="docker.io"}"#) == 1
+        }
+        await node.stop()
+        server.resume()
+        await server.kill()
+    }
 }

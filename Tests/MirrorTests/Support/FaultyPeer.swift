@@ -63,6 +63,8 @@ final class FaultyPeer: Sendable {
     struct Content: Sendable {
         var bytes: SharedBytes
         var type: String
+        /// The digest it claims to have; nil for its own.
+        var claimedDigest: String?
     }
 
     struct State {
@@ -134,6 +136,16 @@ final class FaultyPeer: Sendable {
     func serve(_ bytes: SharedBytes, tag: String, type: String) {
         state.withLockedValue { $0.contents[tag] = Content(bytes: bytes, type: type) }
     }
+
+    /// Serves content under a digest that is not its own.
+    func serve(_ bytes: SharedBytes, as name: String) {
+        state.withLockedValue {
+            $0.contents[name] = Content(bytes: bytes, type: "application/octet-stream", claimedDigest: name)
+        }
+    }
+
+    /// Responses that are held.
+    var heldCount: Int { state.withLockedValue { $0.held?.count ?? 0 } }
 
     func setFault(_ fault: Fault) { state.withLockedValue { $0.fault = fault } }
 
@@ -343,7 +355,7 @@ private final class FaultyHandler: ChannelInboundHandler {
         }
         fields.append("Content-Type: \(fault == .wrongType ? "text/html" : content.type)")
         let digest = fault == .wrongDigest ? Digest.hash(of: "something else".utf8) : content.bytes.digest
-        fields.append("Docker-Content-Digest: \(digest)")
+        fields.append("Docker-Content-Digest: \(content.claimedDigest ?? "\(digest)")")
         let half = max(1, bytes.readableBytes / 2)
         stopDelay = .milliseconds(20)
         switch fault {

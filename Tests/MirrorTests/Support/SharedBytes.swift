@@ -34,14 +34,16 @@ struct SharedBytes: Sendable {
     }
 
     /// An image manifest whose layer has this size, so that it is a different one for each.
-    static func manifest(_ number: Int) -> SharedBytes {
+    static func manifest(_ number: Int) -> SharedBytes { manifest(layer: Digest.hash(of: "l".utf8), size: number) }
+
+    static func manifest(layer: Digest, size: Int) -> SharedBytes {
         SharedBytes(
             ByteBuffer(
                 string: """
                     {"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":\
                     {"mediaType":"application/vnd.oci.image.config.v1+json","digest":"\(Digest.hash(of: "c".utf8))",\
                     "size":1},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":\
-                    "\(Digest.hash(of: "l".utf8))","size":\(number)}]}
+                    "\(layer)","size":\(size)}]}
                     """))
     }
 

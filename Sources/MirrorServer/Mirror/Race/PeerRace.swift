@@ -153,6 +153,9 @@ final class PeerRace: @unchecked Sendable {
         context.directory.withStats { $0.recordStall(peer, digest: digest, isObserved: isObserved, now: .now()) }
     }
 
+    /// The peer is not asked in this transfer.
+    func exclude(_ peer: PeerEndpoint) { candidates.exclude(peer) }
+
     /// The body is dropped: the peers whose bytes it has are not asked again.
     func excludeBodySources() { candidates.excludeBodySources() }
 
@@ -222,7 +225,8 @@ final class PeerRace: @unchecked Sendable {
         perform { $0.lookupEnded(now: $1, hedgeDelay: $2) }
     }
 
-    private func resolved() {
+    /// The lookup has found its first provider, or none.
+    func resolved() {
         guard !isResolved else { return }
         isResolved = true
         context.metrics.resolved(after: .now() - arrivedAt)
@@ -285,7 +289,7 @@ final class PeerRace: @unchecked Sendable {
         let isLastCandidate = candidates.isLastOne || !machine.hasWaiting
         let attempt = PeerRequest(
             PeerRequest.Message(
-                uri: request.distribution.uri, isHead: request.isHead, range: plan.nextRange?.description,
+                uri: request.distribution.uri, isHead: plan.expectation.isHead, range: plan.nextRange?.description,
                 // Only where the router itself has met the peer, and there only when it asks for them.
                 authorization: candidates.isObserved(peer) ? context.authorization : nil),
             to: peer, isObserved: candidates.isObserved(peer), isUrgent: isLastCandidate, pool: loop.pool,
@@ -402,7 +406,7 @@ extension TransferPlan.Rejection {
     }
 
     /// A short name with few values, for metrics.
-    fileprivate var label: String {
+    var label: String {
         switch self {
         case .status(404): "absent"
         case .status: "status"

@@ -13,6 +13,7 @@ import PeerRoutingCore
 /// clients keep it alive until it has ended.
 final class MirrorTransfer: @unchecked Sendable {
     private enum Phase {
+        case resolving(TagPoll)
         case racing
         /// The body of this request's response is received.
         case receiving(PeerRequest)
@@ -78,6 +79,9 @@ final class MirrorTransfer: @unchecked Sendable {
         clients.attach(self)
         race.delegate = self
         guard !key.isEmpty else { return recover(from: .noKey) }
+        guard body.plan.expectation.digest != nil || configuration.resolvesTags else {
+            return recover(from: .tagsNotResolved)
+        }
         let limit = request.isHead || isManifest ? configuration.manifestTimeout : configuration.blobTimeout
         responseDeadline = clock.now + TimeAmount(limit) - (NIODeadline.now() - arrivedAt)
         if coalesces { loop.startCoalescing(self) }
@@ -96,14 +100,38 @@ final class MirrorTransfer: @unchecked Sendable {
     }
 
     private func startRace() {
-        phase = .racing
         isHedging = false
         timer.cancel()
+        guard body.plan.expectation.digest != nil else { return resolveTag() }
+        phase = .racing
         let resolveTimeout = configuration.resolveTimeout
         race.start(
             body.plan,
             lookupTimeout: body.hasBegun ? max(resolveTimeout, configuration.resumeTimeout) : resolveTimeout,
             deadline: clients.isHeadWritten ? nil : responseDeadline)
+    }
+
+    /// Asks several peers for the digest of the tag before one of them is asked for its content.
+    private func resolveTag() {
+        let poll = TagPoll(
+            request, key: key, plan: body.plan, clock: clock, loop: loop, context: context,
+            deadline: responseDeadline, onProvider: { [race] in race.resolved() },
+            completion: { [weak self] in self?.tagPolled($0) })
+        phase = .resolving(poll)
+        poll.start(lookupTimeout: configuration.resolveTimeout)
+    }
+
+    private func tagPolled(_ outcome: TagPoll.Outcome) {
+        guard case .resolving = phase else { return }
+        switch outcome {
+        case .resolved(let digest, let dissenters):
+            for peer in dissenters { race.exclude(peer) }
+            body.resolved(to: digest)
+            startRace()
+        case .failed(let reason, let isCachedLookup):
+            race.resolved()
+            recover(from: .raceFailed(reason, isCachedLookup: isCachedLookup, hasBody: false))
+        }
     }
 
     // MARK: Receiving
@@ -313,13 +341,16 @@ final class MirrorTransfer: @unchecked Sendable {
 
     /// Releases everything but the clients, whose responses the caller ends after this.
     ///
-    /// - Parameter outcome: what is counted for the clients; nil if they have disconnected.
-    private func end(_ outcome: RequestOutcome?) {
+    /// - Parameters:
+    ///   - outcome: what is counted for the clients; nil if they have disconnected.
+    ///   - count: the number of clients; nil for those connected.
+    private func end(_ outcome: RequestOutcome?, count: Int? = nil) {
         if case .ended = phase { return }
         if case .receiving(let source) = phase {
             race.requestEnded(source)
             source.cancel()
         }
+        if case .resolving(let poll) = phase { poll.stop() }
         phase = .ended
         clients.detach()
         loop.stopCoalescing(self)
@@ -327,7 +358,7 @@ final class MirrorTransfer: @unchecked Sendable {
         race.stop()
         body.end()
         record.end()
-        context.metrics.ended(request.distribution, clients: clients.count, outcome)
+        context.metrics.ended(request.distribution, clients: count ?? clients.count, outcome)
     }
 
     // MARK: Time
@@ -361,7 +392,7 @@ extension MirrorTransfer: PeerRaceDelegate {
         context.logger.debug(
             "a peer serves",
             metadata: ["key": "\(key)", "peer": "\(source.authority ?? "")", "offset": "\(body.plan.offset)"])
-        if request.isHead {
+        if body.isHeadOnly {
             let head = body.responseHead
             context.metrics.peerCompleted(source.peer)
             end(.hit(bytes: 0, isVerified: false))
@@ -425,5 +456,10 @@ extension MirrorTransfer: ClientGroupDelegate {
         receiveMore()
     }
 
-    func clientsDisconnected() { end(nil) }
+    /// A client that has received a part of a range has been served: containerd closes connections of parallel fetches before
+    /// their end. One that has received nothing counts neither as a hit nor as a miss.
+    func clientsDisconnected() {
+        let isServed = request.range != nil && clients.isHeadWritten
+        end(isServed ? .hit(bytes: 0, isVerified: false) : nil, count: 1)
+    }
 }

@@ -27,11 +27,30 @@ struct TransferBody {
         self.isManifest = isManifest
         self.context = context
         digest = request.distribution.digest
+        let isCurrent = Self.isCurrent(digest, request)
         plan = TransferPlan(
-            wanted: request.range.map { .range($0) } ?? .whole,
+            wanted: isCurrent ? .whole : request.range.map { .range($0) } ?? .whole,
             expectation: .init(
-                digest: request.distribution.digest, isManifest: isManifest, isHead: request.isHead))
+                digest: digest, isManifest: isManifest, isHead: request.isHead || isCurrent,
+                size: digest.flatMap { context.sizes.size(of: $0) }))
     }
+
+    /// Whether the client has the content already (`If-None-Match`): then the head is enough.
+    private static func isCurrent(_ digest: Digest?, _ request: MissRequest) -> Bool {
+        guard let digest, let condition = request.head.fields["if-none-match"] else { return false }
+        return EntityTag.ifNoneMatch(condition, names: digest)
+    }
+
+    /// The digest of the tag that was asked for is known.
+    mutating func resolved(to digest: Digest) {
+        self.digest = digest
+        plan.resolved(
+            to: digest, isHead: request.isHead || Self.isCurrent(digest, request),
+            size: context.sizes.size(of: digest))
+    }
+
+    /// Whether the response is a head without a body.
+    var isHeadOnly: Bool { plan.expectation.isHead }
 
     // MARK: Receiving
 
@@ -57,7 +76,7 @@ struct TransferBody {
         plan.begin(acceptance)
         digest = acceptance.digest
         if isManifest, let contentType { manifestType = MediaType(statedManifestType: contentType).rawValue }
-        guard !request.isHead else { return }
+        guard !isHeadOnly else { return }
         let peers = context.configuration.peers
         progress = ProgressMonitor(
             limits: .init(
@@ -152,7 +171,11 @@ struct TransferBody {
     /// - Returns: what is still buffered, in order.
     mutating func release(_ types: inout ManifestTypeCache) -> Deque<ByteBuffer> {
         let chunks = buffer?.release() ?? []
-        if isManifest, isBufferedWhole, let digest { manifestType = types.type(of: digest, chunks) ?? manifestType }
+        if isManifest, isBufferedWhole, let digest {
+            manifestType = types.type(of: digest, chunks) ?? manifestType
+            // Decoded once for each manifest, as long as its type is cached.
+            if needsVerification, let json = types.takeNew() { context.sizes.record(manifest: json.readableBytesView) }
+        }
         return chunks
     }
 
@@ -169,6 +192,7 @@ struct TransferBody {
             head.status = .partialContent
             head.contentRange = .satisfied(range, size: plan.total)
         }
+        if Self.isCurrent(digest, request) { head.status = .notModified }
         return head
     }
 
@@ -178,7 +202,7 @@ struct TransferBody {
     mutating func restart() {
         discard()
         plan.restart()
-        digest = request.distribution.digest
+        digest = plan.expectation.digest
     }
 
     /// The state of this body for another client that has received the same bytes, and continues on its own.
@@ -225,6 +249,8 @@ struct ManifestTypeCache {
     static let limit = 1024
 
     private var types: [Digest: String] = [:]
+    /// The manifest whose type was detected last, until it is taken.
+    private var new: ByteBuffer?
 
     /// Takes the media type from the verified bytes, not from the peer's header; nil if the bytes do not tell.
     mutating func type(of digest: Digest, _ chunks: Deque<ByteBuffer>) -> String? {
@@ -234,6 +260,13 @@ struct ManifestTypeCache {
         guard let type = MediaType.detect(manifestJSON: whole.readableBytesView)?.rawValue else { return nil }
         if types.count >= Self.limit { types.removeAll(keepingCapacity: true) }
         types[digest] = type
+        new = whole
         return type
+    }
+
+    /// The manifest whose type has just been detected, once.
+    mutating func takeNew() -> ByteBuffer? {
+        defer { new = nil }
+        return new
     }
 }

@@ -64,7 +64,7 @@ struct TransferPlan: Sendable {
 
     let wanted: Wanted
     private(set) var expectation: Expectation
-    private let asked: Expectation
+    private var asked: Expectation
     /// The size of the whole content, once known.
     private(set) var total: Int64?
     /// The bytes to deliver, once known.
@@ -79,6 +79,16 @@ struct TransferPlan: Sendable {
     init(wanted: Wanted, expectation: Expectation) {
         self.wanted = wanted
         self.expectation = expectation
+        asked = expectation
+    }
+
+    /// The digest of the tag that was asked for is known.
+    ///
+    /// - Parameters:
+    ///   - isHead: whether only the head is wanted after all.
+    ///   - size: the size of the content, if it is known.
+    mutating func resolved(to digest: Digest, isHead: Bool, size: Int64?) {
+        (expectation.digest, expectation.isHead, expectation.size) = (digest, isHead, size)
         asked = expectation
     }
 

@@ -28,6 +28,8 @@ struct TransferRecovery: Sendable {
         case digestMismatch(sources: Int)
         /// The request has nothing to look up.
         case noKey
+        /// The request names a tag, and tags are left to the registry.
+        case tagsNotResolved
     }
 
     /// How the transfer goes on.
@@ -61,6 +63,7 @@ struct TransferRecovery: Sendable {
         case interrupted(count: Int)
         case digestMismatch
         case noKey
+        case tagsNotResolved
 
         var description: String {
             switch self {
@@ -69,6 +72,7 @@ struct TransferRecovery: Sendable {
             case .timedOut: "no peer delivered this content in time"
             case .interrupted(let count): "the transfer was interrupted \(count) times without progress"
             case .digestMismatch: "the content of the peers does not match its digest"
+            case .tagsNotResolved: "tags are not resolved by peers (--resolve-tags=false)"
             case .noKey: "the request names neither a digest nor a tag with its registry"
             }
         }
@@ -116,6 +120,8 @@ struct TransferRecovery: Sendable {
                 recordedMismatch: sources == 1 ? .proven : .suspected)
         case .noKey:
             decision = Decision(action: .fail(.noKey))
+        case .tagsNotResolved:
+            decision = Decision(action: .fail(.tagsNotResolved))
         }
         if decision.action == .restart {
             restarts += 1
