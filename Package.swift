@@ -62,13 +62,12 @@ let package = Package(
             dependencies: ["COpenSSL", "CZlib"],
             swiftSettings: strict
         ),
-        // The contract of everything that starts once and is shut down once.
+        // The contract of everything that starts once and is shut down once, and the words for errors of connections.
         .target(
             name: "ServiceSupport",
             dependencies: [
-                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-                .product(name: "NIOConcurrencyHelpers", package: "swift-nio"),
-            ],
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+            ] + nio,
             swiftSettings: strict
         ),
         .target(
@@ -112,7 +111,7 @@ let package = Package(
         .target(
             name: "Libp2p",
             dependencies: [
-                "PeerRoutingCore", "ResourceLimits",
+                "PeerRoutingCore", "ResourceLimits", "ServiceSupport",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "DequeModule", package: "swift-collections"),
@@ -122,7 +121,7 @@ let package = Package(
         .target(
             name: "PeerRouting",
             dependencies: [
-                "PeerRoutingCore", "Libp2p", "ResourceLimits",
+                "PeerRoutingCore", "Libp2p", "ResourceLimits", "ServiceSupport",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Metrics", package: "swift-metrics"),
@@ -154,7 +153,7 @@ let package = Package(
             name: "MirrorServer",
             dependencies: [
                 "OCIDistribution", "ContentStore", "HTTPServer", "PrometheusMetrics", "PeerRoutingCore",
-                "ResourceLimits",
+                "ResourceLimits", "ServiceSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "DequeModule", package: "swift-collections"),
@@ -172,7 +171,7 @@ let package = Package(
         .target(
             name: "RegistryClient",
             dependencies: [
-                "OCIDistribution", "ContentStore",
+                "OCIDistribution", "ContentStore", "ServiceSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
@@ -186,7 +185,7 @@ let package = Package(
                 "Libp2p", "MirrorServer",
                 // Re-exported by MirrorServer; named, so that a change of theirs compiles this again.
                 "HTTPServer", "PrometheusMetrics",
-                "RegistryClient", "NodeConfiguration", "CNodeSystem", "CBuildInfo",
+                "RegistryClient", "NodeConfiguration", "ServiceSupport", "CNodeSystem", "CBuildInfo",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -372,7 +371,8 @@ let package = Package(
         .testTarget(
             name: "SpegelCommandsTests",
             dependencies: [
-                "SpegelCommands", "NodeConfiguration",
+                "SpegelCommands", "NodeConfiguration", "ContentStore", "OCIDistribution", "RegistryClient",
+                "TestSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict

@@ -4,13 +4,14 @@ import NIOHTTP1
 import NIOPosix
 import NIOSSL
 import ResourceLimits
+import ServiceSupport
 
 /// Serves this node's own record at `/id`, so that others can bootstrap by it over HTTP.
 final class IdentityServer: Sendable {
     /// Connections served at once; more are closed at once.
     static let maximumConnections = 64
-    /// A connection without a request for so long is closed.
-    static let idleTimeout: TimeAmount = .seconds(10)
+    /// A connection is closed this long after it was accepted, whatever happens on it: a client needs one answer.
+    static let connectionTimeout: TimeAmount = .seconds(10)
 
     private let channel: any Channel
 
@@ -26,10 +27,12 @@ final class IdentityServer: Sendable {
     /// - Parameters:
     ///   - host: An IP address or name, empty for all interfaces.
     ///   - certificateDirectory: When given, clients must use mutual TLS with the certificates in it.
+    ///   - connectionTimeout: The longest life of a connection.
     ///   - record: Asked for each request.
     /// - Throws: ``BootstrapError`` when a certificate cannot be used, or an error naming the address.
     static func start(
         host: String, port: Int, certificateDirectory: String?, eventLoopGroup: any EventLoopGroup, logger: Logger,
+        connectionTimeout: TimeAmount = connectionTimeout,
         record: @escaping @Sendable () -> (PeerID, [Multiaddr])
     ) async throws -> IdentityServer {
         let tls = try certificateDirectory.map {
@@ -47,12 +50,15 @@ final class IdentityServer: Sendable {
             }
             .childChannelInitializer { channel in
                 guard connections.increment() else { return channel.close() }
-                channel.closeFuture.whenComplete { _ in connections.decrement() }
+                let deadline = channel.eventLoop.scheduleTask(in: connectionTimeout) { channel.close(promise: nil) }
+                channel.closeFuture.whenComplete { _ in
+                    deadline.cancel()
+                    connections.decrement()
+                }
                 return channel.eventLoop.makeCompletedFuture {
                     let pipeline = channel.pipeline.syncOperations
                     if let tls { try pipeline.addHandler(NIOSSLServerHandler(context: tls)) }
                     try pipeline.configureHTTPServerPipeline(withErrorHandling: true)
-                    try pipeline.addHandler(IdleStateHandler(allTimeout: idleTimeout))
                     try pipeline.addHandler(Handler(record: record, logger: logger))
                 }
             }
@@ -62,7 +68,7 @@ final class IdentityServer: Sendable {
             let channel = try await firstAvailable(hosts) { try await bootstrap.bind(host: $0, port: port).get() }
             return IdentityServer(channel: channel)
         } catch {
-            throw BootstrapError("cannot serve /id on \(host):\(port): \(error)")
+            throw BootstrapError("cannot serve /id on \(host):\(port): \(plainReason(error))")
         }
     }
 
@@ -89,7 +95,6 @@ final class IdentityServer: Sendable {
 
         private let record: @Sendable () -> (PeerID, [Multiaddr])
         private let logger: Logger
-        private var head: HTTPRequestHead?
 
         init(record: @escaping @Sendable () -> (PeerID, [Multiaddr]), logger: Logger) {
             self.record = record
@@ -97,14 +102,9 @@ final class IdentityServer: Sendable {
         }
 
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-            switch unwrapInboundIn(data) {
-            case .head(let head): self.head = head
-            case .body: break
-            case .end:
-                guard let head else { return }
-                self.head = nil
-                respond(to: head, context: context)
-            }
+            // At the head: a body has no meaning here and is not waited for.
+            guard case .head(let head) = unwrapInboundIn(data) else { return }
+            respond(to: head, context: context)
         }
 
         private func respond(to request: HTTPRequestHead, context: ChannelHandlerContext) {
@@ -123,22 +123,18 @@ final class IdentityServer: Sendable {
             head.headers.add(name: "content-length", value: "\(body.count)")
             if status == .ok { head.headers.add(name: "content-type", value: "application/json") }
             if status == .methodNotAllowed { head.headers.add(name: "allow", value: "GET, HEAD") }
-            if !request.isKeepAlive { head.headers.add(name: "connection", value: "close") }
+            let hasBody =
+                request.headers.contains(name: "transfer-encoding")
+                || request.headers["content-length"].contains { $0 != "0" }
+            let isLast = !request.isKeepAlive || hasBody
+            if isLast { head.headers.add(name: "connection", value: "close") }
             context.write(wrapOutboundOut(.head(head)), promise: nil)
             if request.method != .HEAD {
                 context.write(wrapOutboundOut(.body(.byteBuffer(ByteBuffer(bytes: body)))), promise: nil)
             }
             let done = context.writeAndFlush(wrapOutboundOut(.end(nil)))
             let channel = context.channel
-            if !request.isKeepAlive { done.whenComplete { _ in channel.close(promise: nil) } }
-        }
-
-        func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-            if event is IdleStateHandler.IdleStateEvent {
-                context.close(promise: nil)
-            } else {
-                context.fireUserInboundEventTriggered(event)
-            }
+            if isLast { done.whenComplete { _ in channel.close(promise: nil) } }
         }
 
         func errorCaught(context: ChannelHandlerContext, error: any Error) {
