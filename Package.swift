@@ -63,13 +63,12 @@ let package = Package(
             dependencies: ["COpenSSL", "CZlib"],
             swiftSettings: strict
         ),
-        // The contract of everything that starts once and is shut down once.
+        // The contract of everything that starts once and is shut down once, and the words for errors of connections.
         .target(
             name: "ServiceSupport",
             dependencies: [
-                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-                .product(name: "NIOConcurrencyHelpers", package: "swift-nio"),
-            ],
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+            ] + nio,
             swiftSettings: strict
         ),
         .target(
@@ -113,7 +112,7 @@ let package = Package(
         .target(
             name: "Libp2p",
             dependencies: [
-                "PeerRoutingCore", "ResourceLimits",
+                "PeerRoutingCore", "ResourceLimits", "ServiceSupport",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "DequeModule", package: "swift-collections"),
@@ -123,7 +122,7 @@ let package = Package(
         .target(
             name: "PeerRouting",
             dependencies: [
-                "PeerRoutingCore", "Libp2p", "ResourceLimits",
+                "PeerRoutingCore", "Libp2p", "ResourceLimits", "ServiceSupport",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Metrics", package: "swift-metrics"),
@@ -155,7 +154,7 @@ let package = Package(
             name: "MirrorServer",
             dependencies: [
                 "OCIDistribution", "ContentStore", "HTTPServer", "PrometheusMetrics", "PeerRoutingCore",
-                "ResourceLimits",
+                "ResourceLimits", "ServiceSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "DequeModule", package: "swift-collections"),
@@ -173,7 +172,7 @@ let package = Package(
         .target(
             name: "RegistryClient",
             dependencies: [
-                "OCIDistribution", "ContentStore",
+                "OCIDistribution", "ContentStore", "ServiceSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
@@ -187,7 +186,7 @@ let package = Package(
                 "Libp2p", "MirrorServer",
                 // Re-exported by MirrorServer; named, so that a change of theirs compiles this again.
                 "HTTPServer", "PrometheusMetrics",
-                "RegistryClient", "NodeConfiguration", "CNodeSystem", "CBuildInfo",
+                "RegistryClient", "NodeConfiguration", "ServiceSupport", "CNodeSystem", "CBuildInfo",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -377,7 +376,8 @@ let package = Package(
         .testTarget(
             name: "SpegelCommandsTests",
             dependencies: [
-                "SpegelCommands", "NodeConfiguration",
+                "SpegelCommands", "NodeConfiguration", "ContentStore", "OCIDistribution", "RegistryClient",
+                "TestSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict

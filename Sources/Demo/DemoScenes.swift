@@ -71,7 +71,7 @@ struct DemoScenes: Sendable {
         terminal.line(terminal.bold(title))
         let since = node.logSize
         let result = try await VerifiedPull(
-            endpoint: node.endpoint, store: store, terminal: terminal, logger: logger, observe: observe
+            endpoint: node.endpoint, platforms: .all, store: store, terminal: terminal, logger: logger, observe: observe
         ).run(reference)
         if showsTable {
             terminal.line()

@@ -186,8 +186,7 @@ package final class HTTPExchange: ResponseWriter, @unchecked Sendable {
             guard range.upperBound <= stream.size else {
                 return fail(.internalServerError, "the content is shorter than its size in the store")
             }
-            writeHead(head)
-            relay(stream, range: range)
+            relay(head, stream, range: range)
         }
     }
 
@@ -279,16 +278,36 @@ package final class HTTPExchange: ResponseWriter, @unchecked Sendable {
         connection.flushSoon()
     }
 
-    private func relay(_ stream: ContentStream, range: Range<Int64>) {
+    /// Sends a stream, and the head with its first bytes: a backend that fails before them is answered with a status.
+    private func relay(_ head: ResponseHead, _ stream: ContentStream, range: Range<Int64>) {
         let task = Task {
             do {
-                for try await bytes in stream.open(range) { try await self.writeAndWait(bytes) }
-                self.eventLoop.execute { self.finish() }
+                var isFirst = true
+                for try await bytes in stream.open(range) {
+                    if isFirst { self.eventLoop.execute { self.writeHead(head) } }
+                    isFirst = false
+                    try await self.writeAndWait(bytes)
+                }
+                let isEmpty = isFirst
+                self.eventLoop.execute {
+                    if isEmpty, !range.isEmpty {
+                        return self.streamFailed(ContentStoreError.unavailable("the content ends at its first byte"))
+                    }
+                    if isEmpty { self.writeHead(head) }
+                    self.finish()
+                }
             } catch {
-                self.eventLoop.execute { self.abort("\(error)") }
+                self.eventLoop.execute { self.streamFailed(error) }
             }
         }
         onEnd { task.cancel() }
+    }
+
+    private func streamFailed(_ error: any Error) {
+        guard let connection, !isHeadWritten else { return abort("\(error)") }
+        connection.server.logger.warning(
+            "cannot read content", metadata: ["path": "\(request.target)", "error": "\(error)"])
+        fail(.serviceUnavailable, "the content cannot be read now")
     }
 
     private func end(complete: Bool) {

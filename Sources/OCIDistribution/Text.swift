@@ -36,6 +36,14 @@ func sanitizedExcerpt(_ bytes: some Sequence<UInt8>) -> String {
     return "\"\(text)\""
 }
 
+/// Text from outside without what a terminal would take for a command: its printable ASCII, at most `limit` characters.
+package func printableASCII(_ text: some StringProtocol, limit: Int = 80) -> String {
+    let printable = text.unicodeScalars.lazy.filter { (0x20...0x7e).contains($0.value) }
+    var result = ""
+    result.unicodeScalars.append(contentsOf: printable.prefix(limit))
+    return result
+}
+
 /// See ``sanitizedExcerpt(_:)``.
 func sanitizedExcerpt(_ text: some StringProtocol) -> String { sanitizedExcerpt(text.utf8) }
 

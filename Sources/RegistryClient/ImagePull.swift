@@ -3,7 +3,7 @@ import Logging
 import NIOCore
 import OCIDistribution
 
-/// Pulls one image with all its platforms into a store.
+/// Pulls one image into a store: of an index, the platforms that are selected.
 ///
 /// Blobs go straight to the store's writer, which checks them while they pass. A transfer that breaks is taken up again
 /// where it ended. The name is given last, when everything is there.
@@ -18,10 +18,10 @@ package struct ImagePull: Sendable {
         package var progress: Int64 = 1 << 20
         /// The wait before the first repetition, which doubles each time.
         package var backoff: Duration = .milliseconds(100)
-        /// Most pieces of one image.
+        /// Most pieces of one image; beyond it the pull fails.
         package var contents = 20_000
-        /// How deep indexes may stand in indexes.
-        package var depth = 4
+        /// Most bytes of all manifests together, which are in memory at once; beyond it the pull fails.
+        package var manifestBytes: Int64 = 256 << 20
 
         /// The default bounds.
         package init() {}
@@ -30,6 +30,7 @@ package struct ImagePull: Sendable {
     private let client: RegistryClient
     private let endpoint: RegistryEndpoint
     private let store: any WritableContentStore
+    private let platforms: PlatformSelection
     private let limits: Limits
     private let logger: Logger
     private let report: @Sendable (PullEvent) -> Void
@@ -38,18 +39,21 @@ package struct ImagePull: Sendable {
     ///
     /// - Parameters:
     ///   - client: Does the requests.
-    ///   - endpoint: Whom to ask.
+    ///   - endpoint: The server that is asked.
     ///   - store: Where the content goes.
+    ///   - platforms: What is taken of an index.
     ///   - limits: Bounds.
-    ///   - logger: Hears of repeated tries.
-    ///   - report: Hears of every event, from any thread.
+    ///   - logger: Receives a warning for each repeated try.
+    ///   - report: Receives every event, from any thread.
     package init(
-        client: RegistryClient, endpoint: RegistryEndpoint, store: any WritableContentStore, limits: Limits = Limits(),
+        client: RegistryClient, endpoint: RegistryEndpoint, store: any WritableContentStore,
+        platforms: PlatformSelection = .current, limits: Limits = Limits(),
         logger: Logger, report: @escaping @Sendable (PullEvent) -> Void = { _ in }
     ) {
         self.client = client
         self.endpoint = endpoint
         self.store = store
+        self.platforms = platforms
         self.limits = limits
         self.logger = logger
         self.report = report
@@ -61,24 +65,35 @@ package struct ImagePull: Sendable {
     package func run(_ reference: Reference) async throws -> PullReport {
         let clock = ContinuousClock()
         let began = clock.now
-        let tree = try await fetchManifests(reference)
-        let blobs = tree.blobs.map { ($0.descriptor, $0.role) }
-        for blob in blobs { report(.planned(blob.0, blob.1)) }
-        var contents = tree.manifests.map(\.pulled)
+        var tree = try await fetchManifests(reference)
+        let blobs = tree.blobs
+        for blob in blobs { report(.planned(blob.descriptor, blob.role)) }
+        var contents: [PulledContent] = []
+        var absent: Set<Digest> = []
 
         var waiting = blobs.makeIterator()
-        try await withThrowingTaskGroup(of: PulledContent.self) { group in
+        try await withThrowingTaskGroup(of: (Digest, PulledContent?).self) { group in
             func startNext() {
-                guard let (descriptor, role) = waiting.next() else { return }
-                group.addTask { try await fetchBlob(descriptor, role, reference) }
+                guard let blob = waiting.next() else { return }
+                let mayBeAbsent = tree.mayLack(blob.descriptor.digest)
+                group.addTask {
+                    do {
+                        let pulled = try await fetchBlob(blob.descriptor, blob.role, reference)
+                        return (blob.descriptor.digest, pulled)
+                    } catch PullError.notFound where mayBeAbsent {
+                        return (blob.descriptor.digest, nil)
+                    }
+                }
             }
             for _ in 0..<max(1, limits.concurrency) { startNext() }
-            while let done = try await group.next() {
-                contents.append(done)
+            while let (digest, pulled) = try await group.next() {
+                if let pulled { contents.append(pulled) } else { absent.insert(digest) }
                 startNext()
             }
         }
-        // Children before parents, so that nobody finds a manifest whose content is still missing.
+        try tree.leaveOutManifests(thatNeed: absent, of: reference)
+        contents = tree.manifests.map(\.pulled) + contents
+        // Children before parents, so that no manifest is in the store before its content.
         for manifest in tree.manifests.reversed() {
             do {
                 try await store.write(manifest.bytes, as: manifest.pulled.descriptor.digest)
@@ -93,51 +108,133 @@ package struct ImagePull: Sendable {
         } catch {
             throw PullError.store("naming \(reference): \(error)")
         }
-        return PullReport(reference: reference, target: target, contents: contents, duration: clock.now - began)
+        return PullReport(
+            reference: reference, target: target, contents: contents, omissions: tree.omissions,
+            duration: clock.now - began)
     }
 
+    /// The manifests of a pull, and what they name.
     private struct Tree {
         struct Node {
             var pulled: PulledContent
             var bytes: ByteBuffer
+            /// The config and the layers to fetch; empty for an index.
+            var blobs: [Digest] = []
+            /// The platform that an index names the manifest with.
+            var platform: Platform?
+            /// Whether the pull fails without it.
+            var isRequired: Bool
         }
         /// Parents before children; the first is what the reference names.
         var manifests: [Node] = []
         var blobs: [(descriptor: Descriptor, role: ContentRole)] = []
+        var omissions: [PullOmission] = []
+        /// The blobs of manifests without which the pull fails.
+        var required: Set<Digest> = []
+
+        /// Whether the pull goes on when the server does not have a blob.
+        func mayLack(_ digest: Digest) -> Bool { !required.contains(digest) }
+
+        /// Leaves out the image manifests whose blobs are absent.
+        ///
+        /// - Throws: ``PullError/noPlatform(_:)`` when no image manifest is left.
+        mutating func leaveOutManifests(thatNeed absent: Set<Digest>, of reference: Reference) throws {
+            guard !absent.isEmpty else { return }
+            let incomplete = manifests.filter { !absent.isDisjoint(with: $0.blobs) }
+            for node in incomplete {
+                var descriptor = node.pulled.descriptor
+                descriptor.platform = node.platform
+                let count = absent.intersection(node.blobs).count
+                omissions.append(PullOmission(descriptor: descriptor, reason: .incomplete(absent: count)))
+            }
+            let left = Set(incomplete.map(\.pulled.descriptor.digest))
+            manifests.removeAll { left.contains($0.pulled.descriptor.digest) }
+            guard manifests.contains(where: { $0.pulled.role != .index }) else {
+                throw PullError.noPlatform("no platform of \(reference) is complete at the server")
+            }
+        }
     }
 
     private func fetchManifests(_ reference: Reference) async throws -> Tree {
         var tree = Tree()
         var seen: Set<Digest> = []
+        var bytes: Int64 = 0
         let first: ManifestReference =
             reference.digest.map(ManifestReference.digest) ?? .tag(reference.tag ?? "latest")
-        var queue: [(reference: ManifestReference, expected: Descriptor?, depth: Int)] = [(first, nil, 0)]
+        var queue: [(reference: ManifestReference, expected: Descriptor?, isRequired: Bool)] = [(first, nil, true)]
+        var offered: [Platform] = []
         var next = 0
         while next < queue.count {
-            let (wanted, expected, depth) = queue[next]
+            let (wanted, expected, isRequired) = queue[next]
             next += 1
-            let (fetched, node) = try await fetchManifest(wanted, reference)
+            var (fetched, node): (RegistryClient.FetchedManifest, Tree.Node)
+            do {
+                (fetched, node) = try await fetchManifest(wanted, reference)
+            } catch {
+                guard let error = error as? PullError, case .notFound = error, let expected else { throw error }
+                guard !isRequired else {
+                    let platform = expected.platform.map { " for \(printableASCII($0.description))" } ?? ""
+                    throw PullError.noPlatform(
+                        "the manifest\(platform) of \(reference) is not at the server (\(error))")
+                }
+                tree.omissions.append(PullOmission(descriptor: expected, reason: .absent))
+                continue
+            }
             if let expected, expected.size != fetched.descriptor.size {
-                throw PullError.badManifest(
-                    expected.digest, reason: "\(fetched.descriptor.size) bytes, not the \(expected.size) announced")
+                throw PullError.wrongSize(
+                    expected.digest, described: expected.size, actual: fetched.descriptor.size)
+            }
+            bytes += fetched.descriptor.size
+            guard bytes <= limits.manifestBytes else {
+                throw PullError.tooLarge("\(reference) has more than \(limits.manifestBytes) bytes of manifests")
             }
             seen.insert(fetched.descriptor.digest)
-            tree.manifests.append(node)
-            for child in fetched.manifest.references where seen.insert(child.digest).inserted {
-                if child.mediaType.isManifest {
-                    guard depth < limits.depth else {
-                        throw PullError.tooLarge("indexes stand more than \(limits.depth) deep in each other")
-                    }
-                    queue.append((.digest(child.digest), child, depth + 1))
-                } else if !child.mediaType.isNondistributable {
-                    tree.blobs.append((child, ContentRole(child)))
+            node.platform = expected?.platform
+            node.isRequired = isRequired
+            switch fetched.manifest {
+            case .index(let index):
+                let chosen = platforms.choose(from: index.manifests)
+                offered += index.manifests.compactMap(\.platform).filter { !$0.isUnspecified }
+                let taken = Set(chosen.map(\.digest))
+                for child in index.manifests where !taken.contains(child.digest) {
+                    tree.omissions.append(PullOmission(descriptor: child, reason: .otherPlatform))
                 }
-                guard seen.count <= limits.contents else {
-                    throw PullError.tooLarge("\(reference) has more than \(limits.contents) pieces")
+                // An element that names a platform is what the pull is for; others may be absent as long as something is left.
+                for child in chosen where seen.insert(child.digest).inserted {
+                    let isNamed = chosen.count == 1 || !(child.platform?.isUnspecified ?? true)
+                    queue.append((.digest(child.digest), child, platforms != .all && isNamed))
+                }
+            case .image(let image):
+                for child in [image.config] + image.layers {
+                    if child.mediaType.isNondistributable {
+                        guard seen.insert(child.digest).inserted else { continue }
+                        tree.omissions.append(PullOmission(descriptor: child, reason: .foreign))
+                        continue
+                    }
+                    node.blobs.append(child.digest)
+                    if isRequired { tree.required.insert(child.digest) }
+                    if seen.insert(child.digest).inserted { tree.blobs.append((child, ContentRole(child))) }
                 }
             }
+            tree.manifests.append(node)
+            guard seen.count <= limits.contents else {
+                throw PullError.tooLarge("\(reference) has more than \(limits.contents) pieces")
+            }
+        }
+        guard tree.manifests.contains(where: { $0.pulled.role != .index }) || tree.omissions.isEmpty else {
+            throw PullError.noPlatform(nothingTaken(of: reference, offered, tree.omissions))
         }
         return tree
+    }
+
+    private func nothingTaken(of reference: Reference, _ offered: [Platform], _ omissions: [PullOmission]) -> String {
+        guard case .only(let platform) = platforms, omissions.contains(where: { $0.reason == .otherPlatform }) else {
+            return "the index \(reference) is at the server, but none of its manifests"
+        }
+        let names = Set(offered.map { printableASCII($0.description) }).sorted()
+        let others = names.count > 20 ? names.prefix(20) + ["…"] : names[...]
+        return "\(reference) has no manifest for \(platform)"
+            + (others.isEmpty ? "" : ", but for \(others.joined(separator: ", "))")
     }
 
     private func fetchManifest(
@@ -154,7 +251,7 @@ package struct ImagePull: Sendable {
                     descriptor: fetched.descriptor, role: ContentRole(fetched.descriptor), source: endpoint,
                     duration: clock.now - began, retries: attempt)
                 report(.planned(fetched.descriptor, pulled.role))
-                return (fetched, Tree.Node(pulled: pulled, bytes: fetched.bytes))
+                return (fetched, Tree.Node(pulled: pulled, bytes: fetched.bytes, isRequired: true))
             } catch {
                 try await decide(error, &attempt, what: "\(wanted)")
             }

@@ -50,6 +50,26 @@ package struct PulledContent: Sendable {
     package var retries: Int
 }
 
+/// A piece of an image that a pull left out.
+package struct PullOmission: Sendable, Hashable {
+    /// Why it was left out.
+    package enum Reason: Sendable, Hashable {
+        /// An index names it for a platform that was not selected.
+        case otherPlatform
+        /// The server does not have it.
+        case absent
+        /// The server does not have so many of its config and layers.
+        case incomplete(absent: Int)
+        /// A layer that is not distributed with images: registries need not have it.
+        case foreign
+    }
+
+    /// What was left out; with the platform that an index names.
+    package var descriptor: Descriptor
+    /// Why.
+    package var reason: Reason
+}
+
 /// The result of a pull.
 package struct PullReport: Sendable {
     /// What was asked for.
@@ -58,6 +78,8 @@ package struct PullReport: Sendable {
     package var target: Descriptor
     /// Every piece, parents before children.
     package var contents: [PulledContent]
+    /// What the image names and was not pulled.
+    package var omissions: [PullOmission]
     /// How long it took altogether.
     package var duration: Duration
 }

@@ -4,6 +4,7 @@ import NIOCore
 import NIOHTTP1
 import NIOPosix
 import OCIDistribution
+import ServiceSupport
 
 /// Reads manifests and blobs from registry servers.
 package final class RegistryClient: Sendable {
@@ -14,6 +15,7 @@ package final class RegistryClient: Sendable {
         ].map(\.rawValue) + ["*/*;q=0.1"]
 
     private let http: HTTPClient
+    private let authorization: String?
     private let logger: Logger
 
     /// A client with at most `connections` to one server. It must be ended with ``shutdown()``.
@@ -22,15 +24,16 @@ package final class RegistryClient: Sendable {
     ///   - connections: Most connections to one server.
     ///   - connectTimeout: How long it may take to get a connection.
     ///   - idleTimeout: How long a transfer may make no progress before it counts as broken.
-    ///   - logger: Hears of connections at debug.
+    ///   - authorization: The `Authorization` field of each request; a redirect to another origin does not carry it.
+    ///   - logger: Receives messages about connections at debug level.
     package init(
         connections: Int = 8, connectTimeout: Duration = .seconds(5), idleTimeout: Duration = .seconds(30),
-        logger: Logger
+        authorization: String? = nil, logger: Logger
     ) {
         var configuration = HTTPClient.Configuration()
         configuration.httpVersion = .http1Only
         configuration.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = connections
-        // A failed connection is reported at once; trying again is decided by who asked.
+        // A failed connection is reported at once; the caller decides about another try.
         configuration.connectionPool.retryConnectionEstablishment = false
         configuration.timeout = .init(connect: .init(connectTimeout), read: .init(idleTimeout))
         // The default buffer grows slowly from 2 KiB, which costs large blobs half their speed.
@@ -38,6 +41,7 @@ package final class RegistryClient: Sendable {
             channel.setOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 512 * 1024))
         }
         http = HTTPClient(eventLoopGroup: MultiThreadedEventLoopGroup.singleton, configuration: configuration)
+        self.authorization = authorization
         self.logger = logger
     }
 
@@ -76,7 +80,7 @@ package final class RegistryClient: Sendable {
         } catch is NIOTooManyBytesError {
             throw .tooLarge("\(url): more than \(Manifest.maximumSize) bytes of manifest")
         } catch {
-            throw .unreachable(url: url, reason: "\(error)")
+            throw .unreachable(url: url, reason: Self.reason(error))
         }
         var expected: Digest?
         if case .digest(let digest) = reference {
@@ -123,7 +127,11 @@ package final class RegistryClient: Sendable {
         // A server may ignore the range: then what is there already comes again.
         var surplus = offset
         switch response.status {
-        case .ok: break
+        case .ok:
+            // Said before the bytes: the digest cannot be right with another size.
+            if let length = response.headers.first(name: "content-length").flatMap({ Int64($0) }), length != size {
+                throw PullError.wrongSize(digest, described: size, actual: length)
+            }
         case .partialContent where offset > 0:
             let header = response.headers.first(name: "content-range") ?? ""
             guard (try? ContentRange(parsing: header)) == .satisfied(offset..<size, size: size) else {
@@ -141,12 +149,14 @@ package final class RegistryClient: Sendable {
                 piece = try await pieces.next()
             } catch {
                 try Task.checkCancellation()
-                throw PullError.unreachable(url: url, reason: "broke off after \(received) of \(size) bytes: \(error)")
+                throw PullError.unreachable(
+                    url: url, reason: "broke off after \(received) of \(size) bytes: \(Self.reason(error))")
             }
             guard var piece else { break }
             received += Int64(piece.readableBytes)
             guard received <= size else {
-                throw PullError.corrupt(digest, reason: "\(url) sends more than the \(size) bytes it should")
+                throw PullError.corrupt(
+                    digest, reason: "\(url) sends more than the \(size) bytes that its descriptor says")
             }
             let skipped = min(surplus, Int64(piece.readableBytes))
             surplus -= skipped
@@ -161,16 +171,26 @@ package final class RegistryClient: Sendable {
     private func execute(
         _ request: HTTPClientRequest, timeout: TimeAmount?
     ) async throws(PullError) -> HTTPClientResponse {
+        var request = request
+        if let authorization { request.headers.replaceOrAdd(name: "authorization", value: authorization) }
         do {
             let deadline = timeout.map { NIODeadline.now() + $0 } ?? .distantFuture
             return try await http.execute(request, deadline: deadline, logger: logger)
         } catch {
-            throw .unreachable(url: request.url, reason: "\(error)")
+            throw .unreachable(url: request.url, reason: Self.reason(error))
         }
+    }
+
+    /// The reason of a failed request in words.
+    private static func reason(_ error: any Error) -> String {
+        (error as? HTTPClientError).map { $0.shortDescription.lowercased() } ?? plainReason(error)
     }
 
     private func failure(_ response: HTTPClientResponse, _ url: String) async -> PullError {
         if response.status == .notFound { return .notFound(url: url) }
+        if response.status == .unauthorized {
+            return .unauthorized(url: url, givenCredentials: authorization != nil)
+        }
         let body = (try? await response.body.collect(upTo: 4096)).map { String(buffer: $0) } ?? ""
         return .status(url: url, Int(response.status.code), String(body.prefix(500)))
     }

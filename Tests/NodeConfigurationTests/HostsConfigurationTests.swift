@@ -401,6 +401,37 @@ import Testing
         }
     }
 
+    // MARK: Edited files
+
+    /// What an operator makes of a generated file, and what of it a cleanup leaves.
+    @Test(
+        arguments: [
+            // A timeout of the operator's: the mirror is known by the other registry's file.
+            (dockerHub.replacingOccurrences(of: "200ms", with: "1s"), nil),
+            (
+                dockerHub + "[host.'https://third.example']\ncapabilities = ['pull']\n",
+                "server = 'https://registry-1.docker.io'\n[host.'https://third.example']\ncapabilities = ['pull']\n"
+            ),
+            ("# tuned\n" + dockerHub + "\n# the last resort\n", nil),
+        ] as [(String, String?)], [true, false])
+    func aCleanupLeavesNoMirrorOfAnEditedFile(
+        edited: (text: String, left: String?), configuresAgain: Bool
+    ) throws {
+        let scratch = ScratchDirectory()
+        try scratch.write(["quay.io/hosts.toml": "server = 'https://quay.io'"])
+        let directory = ConfigurationDirectory(path: scratch.path)
+        let plan = try MirrorConfigurationPlan(
+            registries: [RegistryURL(parsing: "https://docker.io"), RegistryURL(parsing: "https://ghcr.io")],
+            targets: [RegistryURL(parsing: "http://127.0.0.1:5000")])
+        _ = try directory.configure(plan)
+        try scratch.write(["docker.io/hosts.toml": edited.text])
+        if configuresAgain { _ = try directory.configure(plan) }
+        _ = try directory.cleanUp()
+        var expected = ["quay.io/hosts.toml": "server = 'https://quay.io'"]
+        if let left = edited.left { expected["docker.io/hosts.toml"] = left }
+        #expect(normalized(scratch.files()) == normalized(expected))
+    }
+
     // MARK: Bad input
 
     @Test func malformedFileToPrependTo() throws {

@@ -52,18 +52,22 @@ import Testing
     private func pull(
         _ script: @escaping @Sendable (ScriptedServer.Request) -> ScriptedServer.Response,
         store: InMemoryContentStore = InMemoryContentStore(),
+        platforms: PlatformSelection = .current,
         limits: ImagePull.Limits? = nil,
+        authorization: String? = nil,
         report: @escaping @Sendable (PullEvent) -> Void = { _ in },
         check: (Result<PullReport, any Error>, ScriptedServer) async throws -> Void
     ) async throws {
         let server = try await ScriptedServer(script)
         let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         // No test is about how long something takes.
-        let client = RegistryClient(connectTimeout: .seconds(60), idleTimeout: .seconds(120), logger: logger)
+        let client = RegistryClient(
+            connectTimeout: .seconds(60), idleTimeout: .seconds(120), authorization: authorization, logger: logger)
         var bounds = limits ?? ImagePull.Limits()
         bounds.backoff = .milliseconds(1)
         let pull = ImagePull(
-            client: client, endpoint: RegistryEndpoint(authority: server.authority), store: store, limits: bounds,
+            client: client, endpoint: RegistryEndpoint(authority: server.authority), store: store,
+            platforms: platforms, limits: bounds,
             logger: logger, report: report)
         let result: Result<PullReport, any Error>
         do {
@@ -234,7 +238,7 @@ import Testing
             case .wrongHeader: "Docker-Content-Digest"
             case .noManifest: "manifest"
             case .hugeManifest: "bytes of manifest"
-            case .tooMuch: "more than"
+            case .tooMuch: "its descriptor says 3000000"
             case .wrongRange: "Content-Range"
             case .forbidden: "403: go away"
             case .silence: "after 10 of 3000000 bytes"
@@ -275,25 +279,180 @@ import Testing
         }
     }
 
-    @Test func indexesInIndexesHaveAnEnd() async throws {
-        // Each index names another, which the server makes up as it is asked: no digest can be right, so the depth
-        // is bounded by honest nesting instead.
-        var bytes = Array(try JSONEncoder().encode(ImageIndex(mediaType: .imageIndex, manifests: [])))
-        var all: [Digest: [UInt8]] = [:]
-        for _ in 0..<6 {
-            let digest = Digest.hash(of: bytes)
-            all[digest] = bytes
-            let child = Descriptor(mediaType: .imageIndex, digest: digest, size: Int64(bytes.count))
-            bytes = Array(try JSONEncoder().encode(ImageIndex(mediaType: .imageIndex, manifests: [child])))
+    /// A registry's content by digest, with one tag.
+    private struct Registry: Sendable {
+        private(set) var contents: [String: [UInt8]] = [:]
+        var top: [UInt8] = []
+
+        mutating func add(_ bytes: [UInt8], as type: MediaType, for platform: Platform? = nil) -> Descriptor {
+            contents["\(Digest.hash(of: bytes))"] = bytes
+            return Descriptor(
+                mediaType: type, digest: Digest.hash(of: bytes), size: Int64(bytes.count), platform: platform)
         }
-        let (top, known) = (bytes, all)
-        try await pull({ request in
+
+        mutating func remove(_ descriptor: Descriptor) { contents["\(descriptor.digest)"] = nil }
+
+        /// An image of two layers, of which one is foreign if wished.
+        mutating func image(
+            _ name: String, for platform: Platform? = nil, hasForeignLayer: Bool = false
+        ) throws -> (manifest: Descriptor, layer: Descriptor) {
+            let config = add(Array("{\"name\":\"\(name)\"}".utf8), as: .imageConfig)
+            let layer = add(Array("layer of \(name)".utf8), as: .layer)
+            var layers = [layer]
+            if hasForeignLayer {
+                layers.append(
+                    Descriptor(
+                        mediaType: .dockerForeignLayerGzip, digest: Digest.hash(of: Array("foreign".utf8)), size: 7,
+                        urls: ["https://example.com/layer"]))
+            }
+            let manifest = try JSONEncoder().encode(
+                ImageManifest(mediaType: .imageManifest, config: config, layers: layers))
+            top = Array(manifest)
+            return (add(Array(manifest), as: .imageManifest, for: platform), layer)
+        }
+
+        mutating func index(_ manifests: [Descriptor]) throws -> Descriptor {
+            top = Array(try JSONEncoder().encode(ImageIndex(mediaType: .imageIndex, manifests: manifests)))
+            return add(top, as: .imageIndex)
+        }
+
+        func answer(_ request: ScriptedServer.Request) -> ScriptedServer.Response {
             if request.uri.contains("/manifests/1.0?") { return .init(body: top) }
-            let found = known.first { request.uri.contains("/\($0.key)?") }
-            return found.map { .init(body: $0.value) } ?? .init(status: .notFound)
-        }) { result, _ in
-            #expect(failure(result).contains("deep"))
+            let name = request.uri.split(separator: "/").last?.prefix { $0 != "?" } ?? ""
+            return contents[String(name)].map { .init(body: $0) } ?? .init(status: .notFound)
         }
+    }
+
+    private static let arm = Platform(architecture: "arm64", os: "linux")
+    private static let intel = Platform(architecture: "amd64", os: "linux")
+    private static let old = Platform(architecture: "arm", os: "linux", variant: "v6")
+
+    /// A node has one platform of an index: that one is pulled, whatever else the index names.
+    @Test(arguments: [arm, intel]) func onePlatformOfAnIndex(platform: Platform) async throws {
+        var registry = Registry()
+        var manifests: [Descriptor] = []
+        for other in [Self.arm, Self.intel, Self.old] {
+            let image = try registry.image("\(other)", for: other)
+            manifests.append(image.manifest)
+            if other != platform { registry.remove(image.manifest) }
+        }
+        _ = try registry.index(manifests)
+        let (server, wanted) = (registry, manifests.first { $0.platform == platform })
+        try await pull(server.answer, platforms: .only(platform)) { result, _ in
+            let report = try result.get()
+            #expect(report.contents.map(\.role).map(\.rawValue).sorted() == ["config", "index", "layer", "manifest"])
+            #expect(report.contents.contains { $0.descriptor.digest == wanted?.digest })
+            #expect(report.omissions.map(\.reason) == [.otherPlatform, .otherPlatform])
+        }
+        let absent = try #require([Self.arm, Self.intel].first { $0 != platform })
+        try await pull(server.answer, platforms: .only(absent)) { result, _ in
+            #expect(failure(result).contains("for \(absent)"))
+        }
+        try await pull(server.answer, platforms: .only(Platform(architecture: "s390x", os: "linux"))) { result, _ in
+            #expect(failure(result).contains("linux/amd64, linux/arm/v6, linux/arm64"))
+        }
+        try await pull(server.answer, platforms: .all) { result, _ in
+            let report = try result.get()
+            #expect(report.omissions.map(\.reason) == [.absent, .absent])
+        }
+    }
+
+    /// A platform of which the server lacks a layer is named, and not half there.
+    @Test func anIncompletePlatformIsLeftOut() async throws {
+        var registry = Registry()
+        let whole = try registry.image("whole", for: Self.intel)
+        let part = try registry.image("part", for: Self.arm)
+        _ = try registry.index([whole.manifest, part.manifest])
+        registry.remove(part.layer)
+        let server = registry
+        let store = InMemoryContentStore()
+        try await pull(server.answer, store: store, platforms: .all) { result, _ in
+            let omissions = try result.get().omissions
+            #expect(omissions.map(\.reason) == [.incomplete(absent: 1)])
+            #expect(omissions.first?.descriptor.digest == part.manifest.digest)
+            #expect(try await store.info(part.manifest.digest) == nil)
+            #expect(try await store.info(whole.manifest.digest) != nil)
+        }
+        try await pull(server.answer, platforms: .only(Self.arm)) { result, _ in
+            #expect(failure(result).contains("not found"))
+        }
+    }
+
+    @Test func aForeignLayerIsNamed() async throws {
+        var registry = Registry()
+        _ = try registry.image("windows", hasForeignLayer: true)
+        let server = registry
+        try await pull(server.answer) { result, _ in
+            let report = try result.get()
+            #expect(report.contents.count == 3)
+            #expect(report.omissions.map(\.reason) == [.foreign])
+            #expect(report.omissions.first?.descriptor.urls == ["https://example.com/layer"])
+        }
+    }
+
+    /// Indexes as deep as a registry serves them.
+    @Test func indexesInIndexes() async throws {
+        var registry = Registry()
+        var child = try registry.image("deep", for: .current).manifest
+        for _ in 0..<50 { child = try registry.index([child]) }
+        let server = registry
+        try await pull(server.answer) { result, _ in
+            let report = try result.get()
+            #expect(report.contents.count == 53)
+        }
+        var limits = ImagePull.Limits()
+        limits.contents = 20
+        try await pull(server.answer, limits: limits) { result, _ in
+            #expect(failure(result).contains("more than 20 pieces"))
+        }
+        limits = ImagePull.Limits()
+        limits.manifestBytes = 1000
+        try await pull(server.answer, limits: limits) { result, _ in
+            #expect(failure(result).contains("more than 1000 bytes of manifests"))
+        }
+    }
+
+    /// Content whose digest is right and whose descriptor has another size.
+    @Test(arguments: [true, false]) func aWrongSizeIsSaid(isLayer: Bool) async throws {
+        var registry = Registry()
+        var wrong = try isLayer ? registry.add([1, 2, 3], as: .layer) : registry.image("child").manifest
+        let actual = wrong.size
+        wrong.size += 10
+        if isLayer {
+            let config = registry.add(Array("{}".utf8), as: .imageConfig)
+            registry.top = Array(
+                try JSONEncoder().encode(
+                    ImageManifest(mediaType: .imageManifest, config: config, layers: [wrong])))
+        } else {
+            _ = try registry.index([wrong])
+        }
+        let server = registry
+        try await pull(server.answer) { result, _ in
+            #expect(failure(result).contains("has \(actual) bytes, but its descriptor says \(wrong.size)"))
+        }
+    }
+
+    @Test func credentials() async throws {
+        let image = try Image()
+        let script: @Sendable (ScriptedServer.Request) -> ScriptedServer.Response = { request in
+            request.headers.first(name: "authorization") == "Basic YTpi"
+                ? image.answer(request) : .init(status: .unauthorized)
+        }
+        try await pull(script) { result, _ in #expect(failure(result).contains("wants credentials")) }
+        try await pull(script, authorization: "Basic eA==") { result, _ in
+            #expect(failure(result).contains("refuses these credentials"))
+        }
+        try await pull(script, authorization: "Basic YTpi") { result, _ in _ = try result.get() }
+    }
+
+    @Test(
+        arguments: [
+            ("linux/amd64", "linux/amd64"), ("linux/arm64/v8", "linux/arm64"), ("Linux/aarch64", "linux/arm64"),
+            ("linux/arm", "linux/arm/v7"), ("windows/amd64", "windows/amd64"), ("linux", nil), ("linux/", nil),
+            ("a/b/c/d", nil), ("linux/amd 64", nil),
+        ] as [(String, String?)])
+    func platforms(text: String, parsed: String?) {
+        #expect(Platform(parsing: text)?.description == parsed)
     }
 
     @Test func nobodyListens() async throws {
@@ -305,9 +464,11 @@ import Testing
         limits.backoff = .milliseconds(1)
         let pull = ImagePull(
             client: client, endpoint: endpoint, store: InMemoryContentStore(), limits: limits, logger: logger)
-        await #expect(throws: PullError.self) {
+        let error = await #expect(throws: PullError.self) {
             try await pull.run(try Reference(parsing: "docker.io/library/demo:1.0"))
         }
+        let text = error.map { "\($0)" } ?? ""
+        #expect(text.hasSuffix(": Connection refused"), "\(text)")
         await client.shutdown()
     }
 }

@@ -84,6 +84,8 @@ package struct BlobDirectory: Sendable, Hashable {
     package enum AccessError: Sendable, Hashable {
         /// There is nothing at the path.
         case missing
+        /// There is nothing at the path yet: containerd holds no content, and some versions make the directory with the first.
+        case notMadeYet
         /// There is something else at the path.
         case notADirectory
         /// The process may not read it.
@@ -127,9 +129,15 @@ public enum BlobAccess: Sendable, Hashable, CustomStringConvertible {
     static func service(
         _ directory: BlobDirectory, _ error: BlobDirectory.AccessError, reported: String?
     ) -> BlobAccess {
+        if error == .notMadeYet {
+            return .service(
+                reason:
+                    "containerd holds no content yet; the content path \(directory.path) is read once containerd makes it"
+            )
+        }
         var reason =
             switch error {
-            case .missing: "the content path \(directory.path) does not exist"
+            case .missing, .notMadeYet: "the content path \(directory.path) does not exist"
             case .notADirectory: "the content path \(directory.path) is not a directory"
             case .denied:
                 "permission denied for the content path \(directory.path): run as root or mount it readable"

@@ -193,7 +193,7 @@ final class ContainerdSession: Sendable {
                 return (queue.work.take(now: now), queue.completions)
             }
             do {
-                if work.needsReconciliation {
+                if work.needsReconciliation || synchroniser.directoryHasAppeared() {
                     try await synchroniser.reconcile()
                     try await watch(with: synchroniser, watcher)
                 }
@@ -281,6 +281,7 @@ final class ContainerdSession: Sendable {
             try await Task.sleep(for: max(Self.ingestPollInterval, synchroniser.lastReconciliationTime * 4))
             guard watcher.directory == nil else { continue }
             let ingests = try await client.listIngests()
+            if synchroniser.directoryHasAppeared() { wakeUp.yield() }
             if !ingests.isEmpty || !known.isEmpty { enqueue { $0.reconcile() } }
             known = ingests
         }

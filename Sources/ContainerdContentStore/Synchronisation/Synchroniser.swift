@@ -40,6 +40,8 @@ final class Synchroniser: Sendable {
         /// Logged once, not with every listing.
         var reportedProblems: Set<String> = []
         var directoryMismatch = false
+        /// Whether the last listing found nothing at the content path.
+        var directoryMissing = false
     }
 
     init(client: ContainerdClient, state: ContainerdState, reportedContentPath: String?) {
@@ -65,13 +67,23 @@ final class Synchroniser: Sendable {
         return candidate
     }
 
+    /// Whether there is a directory at the content path that was missing at the last listing. Costs one `open(2)` while it is
+    /// missing: containerd 1.7.24 to 2.2 make it with the first content.
+    func directoryHasAppeared() -> Bool {
+        guard progress.withLockedValue({ $0.directoryMissing }), let candidate else { return false }
+        return candidate.accessError() != .missing
+    }
+
     private func decideAccess(_ listed: [ContainerdContent]) async throws {
         let access: BlobAccess
+        var error: BlobDirectory.AccessError?
         if let candidate {
-            let error: BlobDirectory.AccessError?
             if let found = candidate.accessError() {
-                error = found
+                progress.withLockedValue { $0.directoryMissing = found == .missing }
+                let isReported = reportedContentPath.map { BlobDirectory(path: $0) == candidate } ?? true
+                error = found == .missing && listed.isEmpty && isReported ? .notMadeYet : found
             } else {
+                progress.withLockedValue { $0.directoryMissing = false }
                 error = try await directoryMismatch(candidate, listed)
             }
             progress.withLockedValue { $0.directoryMismatch = error == .lacksContent }
@@ -91,6 +103,8 @@ final class Synchroniser: Sendable {
         guard changed else { return }
         switch access {
         case .files: state.logger.info("reading content directly", metadata: ["access": "\(access)"])
+        case .service where error == .notMadeYet:
+            state.logger.info("waiting for containerd's first content", metadata: ["access": "\(access)"])
         case .service:
             state.logger.warning(
                 "content is read through containerd, which is slower", metadata: ["access": "\(access)"])

@@ -230,13 +230,18 @@ struct VerificationPlan: Sendable {
         _ digest: Digest, _ image: ImageManifest, _ catalog: LayoutCatalog, wanted: Set<Digest>?
     ) {
         let layers = image.layers.filter { wanted?.contains($0.digest) ?? true }
-        // An artifact's layers are not file systems, and its config is not an image's.
-        guard image.config.mediaType.isConfig, layers.contains(where: \.mediaType.isLayer) else { return }
+        // An artifact's layers are not file systems.
+        guard layers.contains(where: \.mediaType.isLayer) else { return }
         let diffIDs: [Digest]
         if let bytes = Self.read(image.config.digest, catalog), let config = try? ImageConfig.decode(from: bytes) {
             diffIDs = config.rootfs.diffIDs
         } else {
-            return skip(digest, layers, "the image config \(image.config.digest) is missing or damaged")
+            // Some builders give a config a type of their own, and artifacts have file systems as layers, too.
+            let reason =
+                image.config.mediaType.isConfig
+                ? "the image config \(image.config.digest) is missing or damaged"
+                : "the config \(image.config.digest), of type \(printableASCII(image.config.mediaType.rawValue)), is no image config"
+            return skip(digest, layers.filter(\.mediaType.isLayer), reason)
         }
         guard diffIDs.count == image.layers.count else {
             return skip(

@@ -2,6 +2,7 @@ import Logging
 import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
+import ServiceSupport
 
 extension Host {
     /// A secured connection to a peer: one that exists, or a new one to the first of its addresses (those given, then
@@ -130,7 +131,7 @@ extension HostError {
         switch error {
         case let error as HostError: self = error
         case NoiseError.peerMismatch(let expected, let found): self = .peerMismatch(expected: expected, found: found)
-        default: self = .dialFailed("\(error)")
+        default: self = .dialFailed(plainReason(error))
         }
     }
 }

@@ -3,6 +3,7 @@ import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
 import ResourceLimits
+import ServiceSupport
 
 extension Host {
     /// Opens the listeners.
@@ -28,11 +29,11 @@ extension Host {
                 } catch let error as IOError
                     where endpoint.address.isUnspecified && [EAFNOSUPPORT, EADDRNOTAVAIL].contains(error.errnoCode)
                 {
-                    skipped = "\(address): \(error)"
+                    skipped = "\(address): \(plainReason(error))"
                     configuration.logger.notice(
                         "address family not available", metadata: ["address": "\(address)", "error": "\(error)"])
                 } catch {
-                    throw HostError.cannotListen("\(address): \(error)")
+                    throw HostError.cannotListen("\(address): \(plainReason(error))")
                 }
             }
             if state.withLockedValue({ !$0.channels.hasListeners }), let skipped {

@@ -16,7 +16,8 @@ package struct StoreEventLog: Sendable {
     private let logger: Logger
     /// As many as the store has images.
     private var images: Set<Reference> = []
-    private var contents = 0
+    /// As many as the store has content: a store reports content again when its sources change.
+    private var contents: Set<Digest> = []
     private var isInSnapshot = false
     private var isListed = false
 
@@ -30,13 +31,13 @@ package struct StoreEventLog: Sendable {
         case .snapshotStarted:
             isInSnapshot = true
             images = []
-            contents = 0
+            contents = []
         case .snapshotComplete:
             isInSnapshot = false
             isListed = true
             logger.info(
                 "store listed",
-                metadata: ["images": .stringConvertible(images.count), "contents": .stringConvertible(contents)])
+                metadata: ["images": .stringConvertible(images.count), "contents": .stringConvertible(contents.count)])
         case .imageSet(let image):
             let isNew = images.insert(image.reference).inserted
             log(image.reference, isNew ? "CREATE" : "UPDATE")
@@ -44,9 +45,10 @@ package struct StoreEventLog: Sendable {
             images.remove(reference)
             log(reference, "DELETE")
         case .contentAdded(let info):
-            contents += 1
+            guard contents.insert(info.digest).inserted else { return }
             log("\(info.digest)", "CREATE")
         case .contentRemoved(let digest):
+            guard contents.remove(digest) != nil else { return }
             log("\(digest)", "DELETE")
         }
     }

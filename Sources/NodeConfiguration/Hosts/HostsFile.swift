@@ -65,7 +65,48 @@ package struct HostsFile: Hashable, Sendable {
         return blocks.joined(separator: "\n\n")
     }
 
-    /// Whether a file is one that this program or the Go original wrote, and nobody changed since.
+    /// The text of a file that was generated and edited since, without the mirrors: they go by the timeout that only generated
+    /// tables have, or by their names in other files.
+    ///
+    /// - Parameters:
+    ///   - bytes: The file.
+    ///   - mirrors: The hosts of unedited generated files.
+    ///   - backup: The operator's file that it may have been prepended to; its hosts are no mirrors.
+    /// - Returns: The bytes as they are when they have no mirror; nil when nothing but the mirrors and the upstream is in them.
+    package static func withoutMirrors(_ bytes: [UInt8], mirrors: Set<String>, backup: [UInt8]?) -> [UInt8]? {
+        guard let document = try? TOMLDocument(parsing: bytes), let hosts = document.root[["host"]]?.table else {
+            return bytes
+        }
+        let former = backup.flatMap { try? TOMLValue(parsing: String(decoding: $0, as: UTF8.self)) }
+        let operatorHosts = Set(former?[["host"]]?.table?.keys.map(\.self) ?? [])
+        let found = hosts.filter { name, table in
+            !operatorHosts.contains(name)
+                && (mirrors.contains(name) || table[["dial_timeout"]]?.string == Self.dialTimeout)
+        }.keys
+        guard !found.isEmpty else { return bytes }
+        var rest: [UInt8] = []
+        var position = 0
+        for (index, header) in document.headers.enumerated()
+        where header.path.count >= 2 && header.path[0] == "host" && found.contains(header.path[1]) {
+            rest += bytes[position..<header.line.lowerBound]
+            position = index + 1 < document.headers.count ? document.headers[index + 1].line.lowerBound : bytes.count
+        }
+        rest += bytes[position...]
+        guard let left = try? TOMLDocument(parsing: rest), let table = left.root.table else { return nil }
+        let remaining = table["host"]?.table ?? [:]
+        // Tables written in another way, such as inline ones, cannot be cut out: the file is left out as a whole.
+        guard remaining.keys.allSatisfy({ !found.contains($0) }) else { return nil }
+        return remaining.isEmpty && table.keys.allSatisfy { $0 == "server" || $0 == "host" } ? nil : rest
+    }
+
+    /// The hosts of a generated file that are mirrors; empty for a file of another kind.
+    package static func mirrors(in bytes: [UInt8], backup: [UInt8]?) -> Set<String> {
+        guard isGenerated(bytes, backup: backup), let root = try? TOMLDocument(parsing: bytes).root else { return [] }
+        let hosts = root[["host"]]?.table ?? [:]
+        return Set(hosts.filter { $0.value[["dial_timeout"]]?.string == Self.dialTimeout }.keys)
+    }
+
+    /// Whether a file is one that this program or the Go original wrote, unchanged since.
     ///
     /// - Parameters:
     ///   - bytes: The file.

@@ -102,9 +102,15 @@ package struct MirrorConfigurationPlan: Sendable {
         }
         backup.mode = nil
         var added = FileTree()
+        var mirrors: Set<String> = []
+        for name in old.entries.keys where name != backupName {
+            guard let bytes = old.directory(name)?.file("hosts.toml")?.bytes else { continue }
+            mirrors.formUnion(HostsFile.mirrors(in: bytes, backup: backup.directory(name)?.file("hosts.toml")?.bytes))
+        }
         for (name, node) in old.entries where name != backupName {
             switch node {
-            case .directory(let directory):
+            case .directory(var directory):
+                directory.removeMirrors(mirrors, backup: backup.directory(name)?.file("hosts.toml")?.bytes)
                 let rest = foreign(in: directory, backup: backup.directory(name), isRegistry: true)
                 // A directory in which everything is ours goes; an empty one was nobody's configuration.
                 if !rest.entries.isEmpty { added.entries[name] = .directory(rest) }
@@ -152,6 +158,17 @@ extension RegistryURL {
 }
 
 extension FileTree {
+    /// Takes the mirrors out of a registry's generated `hosts.toml` that an operator has edited: what is kept of it must not
+    /// bring a mirror back.
+    fileprivate mutating func removeMirrors(_ mirrors: Set<String>, backup: [UInt8]?) {
+        guard case .file(let file)? = entries["hosts.toml"], let bytes = file.bytes,
+            !HostsFile.isGenerated(bytes, backup: backup), bytes != backup
+        else { return }
+        let rest = HostsFile.withoutMirrors(bytes, mirrors: mirrors, backup: backup)
+        guard rest != bytes else { return }
+        entries["hosts.toml"] = rest.map { .file(File(bytes: $0, mode: file.mode)) }
+    }
+
     /// The same files as new ones, so that a change of one does not change the other.
     func copied() -> FileTree {
         var result = self

@@ -1,6 +1,7 @@
 import AsyncHTTPClient
 import NIOCore
 import NIOHTTP1
+import ServiceSupport
 
 /// A list of nodes fetched from a URL.
 public struct HTTPBootstrapSource: BootstrapSource {
@@ -41,9 +42,13 @@ public struct HTTPBootstrapSource: BootstrapSource {
             let body = try await response.body.collect(upTo: BootstrapRecord.maximumLength)
             result = .success(try BootstrapRecord.candidates(in: Array(body.readableBytesView)))
         } catch {
-            result = .failure(BootstrapError("bootstrap from \(url): \(error)"))
+            result = .failure(BootstrapError("bootstrap from \(url): \(reason(error))"))
         }
         try? await client.shutdown()
         return try result.get()
+    }
+
+    private func reason(_ error: any Error) -> String {
+        (error as? HTTPClientError).map { $0.shortDescription.lowercased() } ?? plainReason(error)
     }
 }

@@ -4,6 +4,7 @@ import NIOHTTP1
 import NIOPosix
 import NIOSSL
 import ResourceLimits
+import ServiceSupport
 
 /// Serves this node's own record at `/id`, so that others can bootstrap by it over HTTP.
 final class IdentityServer: Sendable {
@@ -30,11 +31,12 @@ final class IdentityServer: Sendable {
     /// - Parameters:
     ///   - host: An IP address or name, empty for all interfaces.
     ///   - certificateDirectory: When given, clients must use mutual TLS with the certificates in it.
+    ///   - connectionTimeout: The longest life of a connection.
     ///   - record: Asked for each request.
     /// - Throws: ``BootstrapError`` when a certificate cannot be used, or an error naming the address.
     static func start(
         host: String, port: Int, certificateDirectory: String?, eventLoopGroup: any EventLoopGroup, logger: Logger,
-        record: @escaping @Sendable () -> (PeerID, [Multiaddr])
+        connectionTimeout: TimeAmount = lifetime, record: @escaping @Sendable () -> (PeerID, [Multiaddr])
     ) async throws -> IdentityServer {
         let tls = try certificateDirectory.map {
             try NIOSSLContext(configuration: try BootstrapCertificates(directory: $0).serverConfiguration())
@@ -52,7 +54,7 @@ final class IdentityServer: Sendable {
             .childChannelInitializer { channel in
                 let source = channel.remoteAddress.flatMap { IPAddress($0) }?.limitedSource
                 guard connections.take(source) else { return channel.close() }
-                let end = channel.eventLoop.scheduleTask(in: lifetime) { channel.close(promise: nil) }
+                let end = channel.eventLoop.scheduleTask(in: connectionTimeout) { channel.close(promise: nil) }
                 channel.closeFuture.whenComplete { _ in
                     end.cancel()
                     connections.giveBack(source)
@@ -71,7 +73,7 @@ final class IdentityServer: Sendable {
             let channel = try await firstAvailable(hosts) { try await bootstrap.bind(host: $0, port: port).get() }
             return IdentityServer(channel: channel)
         } catch {
-            throw BootstrapError("cannot serve /id on \(host):\(port): \(error)")
+            throw BootstrapError("cannot serve /id on \(host):\(port): \(plainReason(error))")
         }
     }
 

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Logging
 import MirrorServer
+import OCIDistribution
 import PeerRouting
 
 /// `spegel dht`: what an operator can ask a node and its cluster.
@@ -69,8 +70,8 @@ struct DHTCommand: ParsableCommand {
         @OptionGroup var options: DHTOptions
 
         @Argument(
-            help: "A digest such as sha256:…, or a tag reference with its registry, as docker.io/library/nginx:1.27.",
-            transform: ScalarOption.text)
+            help: "A digest such as sha256:…, or an image such as docker.io/library/nginx:1.27 or nginx.",
+            transform: DHTKey.parse)
         var key: String
 
         func run() async throws {
@@ -98,6 +99,22 @@ struct DHTCommand: ParsableCommand {
 
         func run() async throws {
             options.report(DHTReport.pong(try await options.client(global).ping(address), from: address))
+        }
+    }
+}
+
+/// Reads keys of the DHT.
+enum DHTKey {
+    /// The transform of the argument: a digest is its own key; the name of an image is completed as `pull` does it, and names its
+    /// digest if it has one.
+    @Sendable static func parse(_ text: String) throws -> String {
+        if let digest = Digest(text) { return digest.description }
+        do {
+            let reference = try ImageName.parse(text)
+            if let digest = reference.digest { return digest.description }
+            return reference.description
+        } catch {
+            throw OptionError("a digest such as sha256:…, or an image such as docker.io/library/nginx:1.27")
         }
     }
 }

@@ -52,7 +52,10 @@ struct RegistryCommand: AsyncParsableCommand {
     var mirroredRegistries: [RegistryURL] = []
 
     @Option(
-        help: "Regular expressions of references that are neither served nor advertised.", transform: ScalarOption.text)
+        help: """
+            Regular expressions of references that are neither served nor advertised. No access control: a digest that is known \
+            is served under any name that is allowed.
+            """, transform: ScalarOption.text)
     var registryFilters: [String] = []
 
     @Option(help: "How long a lookup may take to find a first peer.", transform: DurationOption.positive)

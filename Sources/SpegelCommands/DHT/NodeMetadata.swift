@@ -28,7 +28,7 @@ enum NodeMetadata {
             return try PeerID(parsing: document.libp2p.id)
         } catch {
             throw CommandFailure(
-                "\(url): \(error); give the address of a running daemon with '--metrics-addr', "
+                "\(url): \(PeerProbe.words(error)); give the address of a running daemon with '--metrics-addr', "
                     + "or its '--data-dir' to read the identity kept there")
         }
     }

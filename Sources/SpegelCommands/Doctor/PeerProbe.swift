@@ -8,6 +8,7 @@ import NIOPosix
 import NodeConfiguration
 import OCIDistribution
 import PeerRouting
+import ServiceSupport
 
 /// Asks the daemon on this node, its mirrors and its peers, as clients and other nodes do.
 struct PeerProbe: Sendable {
@@ -302,12 +303,9 @@ struct PeerProbe: Sendable {
     /// An error in a few words.
     static func words(_ error: any Error) -> String {
         switch error {
-        case let error as IOError: String(cString: strerror(error.errnoCode))
-        case let error as NIOConnectionError:
-            error.connectionErrors.first.map { words($0.error) } ?? error.dnsAError.map { words($0) } ?? "\(error)"
         case let error as HTTPClientError where error == .connectTimeout || error == .deadlineExceeded:
             "no answer in time"
-        default: "\(error)"
+        default: plainReason(error)
         }
     }
 }

@@ -92,7 +92,9 @@ struct ArgumentNormalizer: Sendable {
             options.sorted { $0.key < $1.key }.flatMap { name, kind -> [String] in
                 let variable = Self.variable(for: name)
                 // An empty variable is how manifests leave something unset.
-                guard !given.contains(name), let value = environment[variable], !value.isEmpty else { return [] }
+                guard !given.contains(name), !OptionCatalogue.withoutVariable.contains(name),
+                    let value = environment[variable], !value.isEmpty
+                else { return [] }
                 variables[name] = variable
                 let values = kind == .list ? Self.commaSeparated(value) : [value]
                 return values.map { "--\(name)=\($0)" }

@@ -18,6 +18,10 @@ struct OptionCatalogue: Sendable {
     /// Options of each subcommand.
     var commands: [String: [String: OptionKind]]
 
+    /// Options that no environment variable gives: `USERNAME` is the user's own in many shells, and a password on standard input
+    /// is there for one command.
+    static let withoutVariable: Set<String> = ["username", "password-stdin"]
+
     /// What `spegel` offers.
     static let spegel = OptionCatalogue(
         global: ["log-level": .value, "log-format": .value],
@@ -119,6 +123,11 @@ struct OptionCatalogue: Sendable {
             "pull": [
                 "mirror": .value,
                 "output": .value,
+                "platform": .value,
+                "all-platforms": .boolean,
+                "username": .value,
+                "password-stdin": .boolean,
+                "credentials-dir": .value,
             ],
         ]
     )

@@ -18,8 +18,11 @@ enum OptionHelp {
         func flush() {
             guard let name = pending else { return }
             pending = nil
-            let variable = ArgumentNormalizer.variable(for: name)
-            let text = defaults[name].map { "Default: \($0). Variable: \(variable)" } ?? "Variable: \(variable)"
+            let variable =
+                OptionCatalogue.withoutVariable.contains(name)
+                ? nil : "Variable: \(ArgumentNormalizer.variable(for: name))"
+            let text = [defaults[name].map { "Default: \($0)." }, variable].compactMap(\.self).joined(separator: " ")
+            guard !text.isEmpty else { return }
             result.append(Substring(String(repeating: " ", count: column) + text))
         }
         for line in page.split(separator: "\n", omittingEmptySubsequences: false) {
@@ -70,6 +73,6 @@ extension OptionCatalogue {
         "status": ["metrics-addr": ":9090", "format": "text"],
         "top": ["metrics-addr": ":9090", "interval": "2s"],
         "version": ["format": "text"],
-        "pull": ["mirror": "http://127.0.0.1:5000"],
+        "pull": ["mirror": "http://127.0.0.1:5000", "all-platforms": "false"],
     ]
 }

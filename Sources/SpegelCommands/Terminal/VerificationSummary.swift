@@ -54,7 +54,15 @@ package struct VerificationSummary {
             case .sound, .unsupported, .unchecked: false
             }
         }.count
-        let verdict = bad + badLayers == 0 ? terminal.green("sound") : terminal.red("\(bad + badLayers) bad")
+        let unchecked = report.layers.count - layers - badLayers
+        let verdict =
+            if bad + badLayers > 0 {
+                terminal.red("\(bad + badLayers) bad")
+            } else if unchecked > 0 {
+                "\(unchecked) diffIDs not checked"
+            } else {
+                terminal.green("sound")
+            }
         return "\(sound.count) blobs (\(Quantity.bytes(bytes))) and \(layers) diffIDs match: \(verdict)"
     }
 

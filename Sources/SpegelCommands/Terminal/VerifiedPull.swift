@@ -6,6 +6,8 @@ import RegistryClient
 /// A pull that is shown while it happens, and the verification of every piece of it afterwards.
 package struct VerifiedPull {
     private let endpoint: RegistryEndpoint
+    private let platforms: PlatformSelection
+    private let authorization: String?
     private let store: OnDiskContentStore
     private let terminal: Terminal
     private let logger: Logger
@@ -18,12 +20,18 @@ package struct VerifiedPull {
         package var isSound: Bool { verification.isSound && verification.isComplete }
     }
 
-    /// - Parameter observe: Receives every event too, from any thread.
+    /// - Parameters:
+    ///   - platforms: What is taken of an index.
+    ///   - authorization: The `Authorization` field of each request.
+    ///   - observe: Receives every event too, from any thread.
     package init(
-        endpoint: RegistryEndpoint, store: OnDiskContentStore, terminal: Terminal, logger: Logger,
+        endpoint: RegistryEndpoint, platforms: PlatformSelection = .current, authorization: String? = nil,
+        store: OnDiskContentStore, terminal: Terminal, logger: Logger,
         observe: @escaping @Sendable (PullEvent) -> Void = { _ in }
     ) {
         self.endpoint = endpoint
+        self.platforms = platforms
+        self.authorization = authorization
         self.store = store
         self.terminal = terminal
         self.logger = logger
@@ -34,12 +42,12 @@ package struct VerifiedPull {
     ///
     /// - Throws: ``PullError``, `ContentStoreError` or `CancellationError`.
     package func run(_ reference: Reference) async throws -> Result {
-        let client = RegistryClient(logger: logger)
+        let client = RegistryClient(authorization: authorization, logger: logger)
         let display = PullDisplay(terminal: terminal)
         let report: PullReport
         do {
             report = try await ImagePull(
-                client: client, endpoint: endpoint, store: store, logger: logger,
+                client: client, endpoint: endpoint, store: store, platforms: platforms, logger: logger,
                 report: { event in
                     display.show(event)
                     observe(event)

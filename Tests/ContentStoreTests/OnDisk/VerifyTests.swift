@@ -135,6 +135,26 @@ import Testing
         #expect(report.layers.allSatisfy { $0.diffID == diffID && $0.manifest == manifest.digest })
     }
 
+    /// The type of a config does not decide whether its diffIDs are compared; one without any is said to be unchecked.
+    @Test(arguments: [true, false]) mutating func aConfigOfAnotherType(hasDiffIDs: Bool) async throws {
+        let plain = sample.bytes(7000)
+        let layer = SampleContent.Blob(gzip(plain), mediaType: .layerGzip)
+        let diffID = Digest.hash(of: sample.bytes(10))
+        let config = SampleContent.Blob(
+            Array((hasDiffIDs ? #"{"rootfs":{"type":"layers","diff_ids":["\#(diffID)"]}}"# : "{}").utf8),
+            mediaType: .octetStream)
+        let manifest = SampleContent.manifest(config: config, layers: [layer])
+        for blob in [layer, config, manifest] { try layout.put(blob) }
+        try layout.name(manifest.descriptor, "r.test/x:1")
+        let report = try await layout.open(watch: false).verify()
+        #expect(report.layers.count == 1)
+        if hasDiffIDs {
+            #expect(report.layers.first?.outcome == .mismatch(actual: Digest.hash(of: plain)))
+        } else {
+            guard case .unchecked? = report.layers.first?.outcome else { throw ConformanceFailure("\(report.layers)") }
+        }
+    }
+
     @Test mutating func aConfigThatDoesNotFitItsManifestIsSaid() async throws {
         let image = sample.image()
         let manifest = SampleContent.manifest(config: image.config, layers: [image.layers[0]])

@@ -11,7 +11,8 @@ import Testing
         let output = directory.path("pulled")
         for name in [TestImages.demo, TestImages.docker, TestImages.shared, TestImages.artifact] {
             let result = try await Command.run(
-                try Project.program(), "pull", name, "--mirror", "http://\(daemon.registry)", "--output", output)
+                try Project.program(), "pull", name, "--all-platforms", "--mirror", "http://\(daemon.registry)",
+                "--output", output)
             #expect(result.status == .exited(0), "\(result)")
             for digest in try layout.digests(of: name) {
                 let expected = try layout.blob(digest)
@@ -20,8 +21,8 @@ import Testing
         }
         // The second image shares the first one's layers.
         let again = try await Command.check(
-            try Project.program(), "pull", TestImages.shared, "--mirror", "http://\(daemon.registry)", "--output",
-            output)
+            try Project.program(), "pull", TestImages.shared, "--all-platforms", "--mirror",
+            "http://\(daemon.registry)", "--output", output)
         #expect(again.contains("was there"))
         #expect(try await Command.run(try Project.program(), "verify", output).status == .exited(0))
         // Other tools read what was written.

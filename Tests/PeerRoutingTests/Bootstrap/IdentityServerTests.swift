@@ -34,6 +34,52 @@ import Testing
         }
     }
 
+    /// As many clients as the server takes send a head and no body: each has its answer and is closed, so that there is room.
+    @Test func aBodyIsNotWaitedFor() async throws {
+        let id = NodeIdentity().peerID
+        let server = try await IdentityServer.start(
+            host: "127.0.0.1", port: 0, certificateDirectory: nil,
+            eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
+            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, connectionTimeout: .hours(1)
+        ) { (id, [Multiaddr(.v4(0x0a01_0203), tcpPort: 5001)]) }
+        let address = try #require(server.localAddress)
+        for _ in 0...IdentityServer.maximumConnections {
+            let answer = try await Self.exchange(
+                "GET /id HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", with: address)
+            #expect(answer.hasPrefix("HTTP/1.1 200"))
+            #expect(answer.contains(id.description))
+        }
+        await server.stop()
+    }
+
+    /// A head that never ends costs a connection for a limited time.
+    @Test func everyConnectionHasAnEnd() async throws {
+        let server = try await IdentityServer.start(
+            host: "127.0.0.1", port: 0, certificateDirectory: nil,
+            eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
+            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, connectionTimeout: .milliseconds(100)
+        ) { (NodeIdentity().peerID, []) }
+        let address = try #require(server.localAddress)
+        #expect(try await Self.exchange("GET /id HTTP/1.1\r\nHost:", with: address) == "")
+        await server.stop()
+    }
+
+    /// Sends a text and reads until the server closes the connection.
+    private static func exchange(_ text: String, with address: SocketAddress) async throws -> String {
+        let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connect(to: address) {
+            channel in
+            channel.eventLoop.makeCompletedFuture {
+                try NIOAsyncChannel<ByteBuffer, ByteBuffer>(wrappingChannelSynchronously: channel)
+            }
+        }
+        return try await channel.executeThenClose { inbound, outbound in
+            try await outbound.write(ByteBuffer(string: text))
+            var answer = ""
+            for try await piece in inbound { answer += String(buffer: piece) }
+            return answer
+        }
+    }
+
     @Test func withoutAHostIPv4IsServed() async throws {
         let id = NodeIdentity().peerID
         let server = try await IdentityServer.start(
@@ -44,43 +90,6 @@ import Testing
         let source = HTTPBootstrapSource.patient("http://127.0.0.1:\(port)/id")
         #expect(try await source.candidates().map(\.id) == [id])
         await server.stop()
-    }
-
-    /// A body that never ends is not waited for: the answer comes at the head, and the connection ends.
-    @Test func answersBeforeABodyHasCome() async throws {
-        let id = NodeIdentity().peerID
-        let server = try await IdentityServer.start(
-            host: "127.0.0.1", port: 0, certificateDirectory: nil,
-            eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
-            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
-        ) { (id, [Multiaddr(.v4(0x0a01_0203), tcpPort: 5001)]) }
-        let address = try #require(server.localAddress)
-        let inbox = Inbox<ByteBuffer>()
-        let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-            .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(Collector(inbox))
-                }
-            }
-            .connect(to: address).get()
-        try await channel.writeAndFlush(
-            ByteBuffer(string: "GET /id HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nx"))
-        var answer = ""
-        while let bytes = await inbox.next() { answer += String(buffer: bytes) }
-        #expect(answer.hasPrefix("HTTP/1.1 200 OK"))
-        #expect(answer.contains("\(id)"))
-        await server.stop()
-    }
-
-    private final class Collector: ChannelInboundHandler {
-        typealias InboundIn = ByteBuffer
-        private let inbox: Inbox<ByteBuffer>
-
-        init(_ inbox: Inbox<ByteBuffer>) { self.inbox = inbox }
-
-        func channelRead(context: ChannelHandlerContext, data: NIOAny) { inbox.put(unwrapInboundIn(data)) }
-        func channelInactive(context: ChannelHandlerContext) { inbox.close() }
-        func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
     }
 
     /// One machine has a share of the connections.
