@@ -275,6 +275,7 @@ struct FailureTally: Sendable {
         case .digestMismatch: .mismatch
         case .interrupted: .interrupted
         case .timedOut: isHeadSent ? .interrupted : .timeout
+        case .tagsNotResolved: .filtered
         case .noPeers, .allPeersFailed, .noKey: isHeadSent ? .interrupted : missReason
         }
     }

@@ -207,7 +207,7 @@ final class TagPoll: @unchecked Sendable {
 
     private func failed(_ request: PeerRequest, reason: String, recordedAs failure: PeerStats.Failure?) {
         guard remove(request) else { return }
-        context.metrics.peerFailed(reason)
+        context.metrics.peerFailed(request.peer, reason)
         if let failure {
             let isObserved = candidates.isObserved(request.peer)
             context.directory.withStats {
