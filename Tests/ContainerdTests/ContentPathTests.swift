@@ -40,7 +40,8 @@ import Testing
         try await Command.check([
             "sh", "-c",
             "\(daemon.ctrCommand("k8s.io").joined(separator: " ")) content ingest --expected-digest \(layer.digest) "
-                + "--expected-size \(layer.bytes.count) put < \(file)",
+                + "--expected-size \(layer.bytes.count) put < \(file) && "
+                + "\(daemon.ctrCommand("k8s.io").joined(separator: " ")) content label \(layer.digest) containerd.io/gc.root=now",
         ])
         try await synchroniser.reconcile()
         let missing = try #require(state.read { $0.health.access }).description
