@@ -296,6 +296,7 @@ let package = Package(
             dependencies: [
                 "ContainerdContentStore", "ContainerdTestKit", "ContentStore", "ContentStoreConformance",
                 "OCIDistribution", "TestSupport", "containerd-probe",
+                .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
                 .product(name: "Logging", package: "swift-log"),

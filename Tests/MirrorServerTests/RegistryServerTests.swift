@@ -82,6 +82,44 @@ import Testing
         }
     }
 
+    /// A tag that a peer has answered for is listed like the store's own, in the same pages.
+    @Test func listsTagsOfPeers() async throws {
+        let fixture = try await Fixture()
+        let filter = try ReferenceFilter(mirroredRegistries: [], patterns: ["secret"])
+        try await withServer(store: fixture.store, missHandler: Miss(), configure: { $0.filter = filter }) { _, port in
+            try await RawClient.with(port: port) { client async throws in
+                for target in [
+                    "/v2/library/demo/manifests/0.9?ns=docker.io", "/v2/library/demo/manifests/1.5?ns=docker.io",
+                    "/v2/library/demo/manifests/7.0?ns=quay.io", "/v2/library/other/manifests/8.0?ns=docker.io",
+                ] {
+                    #expect(try await client.request(target, method: "HEAD").status == 200)
+                }
+                let all = try await client.request("/v2/library/demo/tags/list?ns=docker.io")
+                #expect(all.text == #"{"name":"library/demo","tags":["0.9","1.0","1.5"]}"#)
+                let page = try await client.request("/v2/library/demo/tags/list?ns=docker.io&n=1&last=0.9")
+                #expect(page.text == #"{"name":"library/demo","tags":["1.0"]}"#)
+                #expect(page["link"] != nil)
+                let other = try await client.request("/v2/library/other/tags/list?ns=docker.io")
+                #expect(other.text == #"{"name":"library/other","tags":["8.0"]}"#)
+            }
+        }
+    }
+
+    @Test func tagsOfPeersAreBoundedAndExpire() throws {
+        func tag(_ number: Int) throws -> Reference { try Reference(parsing: "docker.io/a/b:\(number)") }
+        let start = ContinuousClock.now
+        var tags = PeerTags()
+        for number in 0...PeerTags.limit {
+            tags.record(try tag(number), isThere: true, now: start + .milliseconds(number))
+        }
+        #expect(tags.count == PeerTags.limit)
+        let known = tags.tags(of: "a/b", registry: "docker.io", now: start + .seconds(10))
+        #expect(!known.contains("0") && known.contains("1") && known.contains("\(PeerTags.limit)"))
+        tags.record(try tag(1), isThere: false, now: start + .seconds(10))
+        #expect(!tags.tags(of: "a/b", registry: "docker.io", now: start + .seconds(10)).contains("1"))
+        #expect(tags.tags(of: "a/b", registry: "docker.io", now: start + .seconds(10) + PeerTags.lifetime).isEmpty)
+    }
+
     @Test func headAnswersLikeGet() async throws {
         let fixture = try await Fixture()
         try await withServer(store: fixture.store) { _, port in

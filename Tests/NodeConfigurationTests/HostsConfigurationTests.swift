@@ -248,13 +248,16 @@ import Testing
                 "docker.io/hosts.toml": dockerHub,
             ]),
         Case(
-            name: "a generated file that was edited is the operator's",
+            name: "a generated file that was edited is the operator's, without the mirror",
             existing: [
-                "_backup/README": "mine", "ghcr.io/hosts.toml": hosts("https://ghcr.io") + "skip_verify = true\n",
+                "_backup/README": "mine",
+                "ghcr.io/hosts.toml": hosts("https://ghcr.io") + "[host.'https://a.example']\nskip_verify = true\n",
+                "quay.io/hosts.toml": hosts("https://quay.io") + "skip_verify = true\n",
             ],
             expected: [
                 "_backup/README": "mine",
-                "_backup/ghcr.io/hosts.toml": hosts("https://ghcr.io") + "skip_verify = true\n",
+                "_backup/ghcr.io/hosts.toml":
+                    "server = 'https://ghcr.io'\n[host.'https://a.example']\nskip_verify = true\n",
                 "docker.io/hosts.toml": dockerHub,
             ]),
         Case(
@@ -328,10 +331,13 @@ import Testing
         #expect(scratch.files(below: "etc/containerd/certs.d") == operators)
         #expect(try directory.cleanUp() == nil, "a second clean-up has nothing to do")
         #expect(scratch.files(below: "etc/containerd/certs.d") == operators)
-        // Every byte of the operator's files is somewhere, under its name.
+        // Every byte of the operator's files is somewhere, under its name; mirrors are taken out of generated files.
         for (name, text) in test.existing where !name.hasPrefix("_backup/") {
-            guard !HostsFile.isGenerated(Array(text.utf8), backup: nil) else { continue }
-            #expect(operators.contains { $0.key.hasPrefix(name) && $0.value == text }, "\(name) is lost")
+            guard !HostsFile.isGenerated(Array(text.utf8), backup: nil),
+                let rest = HostsFile.withoutMirrors(Array(text.utf8), mirrors: [], backup: nil)
+            else { continue }
+            let left = String(decoding: rest, as: UTF8.self)
+            #expect(operators.contains { $0.key.hasPrefix(name) && $0.value == left }, "\(name) is lost")
         }
         #expect(scratch.entries(below: "etc/containerd").allSatisfy { !$0.contains("spegel-staging") })
     }

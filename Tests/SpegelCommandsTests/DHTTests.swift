@@ -22,7 +22,7 @@ import Testing
             ],
         ] {
             let command = try #require(try parse(arguments) as? DHTCommand.FindCommand, "\(arguments)")
-            #expect(command.key == "key")
+            #expect(command.key == "docker.io/library/key:latest")
             #expect(command.options.format == .json)
             #expect(command.options.dhtNodes.map(\.description) == ["/ip4/10.0.0.1/tcp/5001", "/ip6/fd00::1/tcp/7"])
         }

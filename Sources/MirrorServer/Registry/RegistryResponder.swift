@@ -18,6 +18,7 @@ final class RegistryResponder: RequestResponder {
     private let metrics: MirrorMetrics?
     private let uploadLimit: Int
     private let uploads = Atomic<Int>(0)
+    private let peerTags = Mutex(PeerTags())
 
     init(
         configuration: RegistryServer.Configuration, store: any ContentStore, missHandler: (any MissHandler)?,
@@ -206,7 +207,7 @@ final class RegistryResponder: RequestResponder {
         exchange.onEnd { task.cancel() }
     }
 
-    /// Lists the tags of a repository that this node's store has; what other nodes have is not known by name.
+    /// Lists the tags of a repository that this node's store has, and those that peers have answered for through this node.
     private func listTags(of repository: String, registry: String, page: TagPage, _ exchange: HTTPExchange) {
         let (store, filter, logger) = (self.store, self.filter, self.logger)
         let task = Task {
@@ -218,21 +219,26 @@ final class RegistryResponder: RequestResponder {
                     "the store failed", metadata: ["path": "\(exchange.request.target)", "error": "\(error)"])
                 images = []
             }
-            let tags = images.compactMap { image -> String? in
+            var tags = self.peerTags.withLock {
+                $0.tags(of: repository, registry: registry, now: .now)
+            }.filter { filter.allows(registry: registry, repository: repository, tag: $0) }
+            let own = images.compactMap { image -> String? in
                 let reference = image.reference
                 guard reference.registry == registry, reference.repository == repository, reference.digest == nil,
                     filter.allows(reference)
                 else { return nil }
                 return reference.tag
-            }.sorted()
+            }
+            tags.formUnion(own)
+            let sorted = tags.sorted()
             exchange.eventLoop.execute {
                 guard exchange.isOpen else { return }
-                guard !tags.isEmpty else {
+                guard !sorted.isEmpty else {
                     return self.fail(
                         exchange,
-                        DistributionError(.nameUnknown, message: "no tag of \(registry)/\(repository) is here"))
+                        DistributionError(.nameUnknown, message: "no tag of \(registry)/\(repository) is known here"))
                 }
-                self.send(tags, of: repository, registry: registry, page: page, exchange)
+                self.send(sorted, of: repository, registry: registry, page: page, exchange)
             }
         }
         exchange.onEnd { task.cancel() }
@@ -257,6 +263,13 @@ final class RegistryResponder: RequestResponder {
         let head = lookup.exchange.request
         guard let missHandler, !lookup.isFromPeer else {
             return fail(lookup, nil)
+        }
+        if let tag = lookup.request.reference, tag.digest == nil {
+            let exchange = lookup.exchange
+            exchange.onEnd {
+                guard let status = exchange.status, status == .ok || status == .notFound else { return }
+                self.peerTags.withLock { $0.record(tag, isThere: status == .ok, now: .now) }
+            }
         }
         missHandler.handleMiss(
             MissRequest(
