@@ -1,5 +1,4 @@
 import ContainerdTestKit
-import ContentStoreConformance
 import Foundation
 import Logging
 import Metrics
@@ -33,18 +32,7 @@ import Testing
         #expect(!synchroniser.directoryHasAppeared())
 
         // With content and without the directory something is.
-        var sample = SampleContent(seed: 77)
-        let layer = sample.layer(size: 100)
-        let file = folder.path("layer")
-        try Data(layer.bytes).write(to: URL(fileURLWithPath: file))
-        try await Command.check([
-            "sh", "-c",
-            "\(daemon.ctrCommand("k8s.io").joined(separator: " ")) content ingest --expected-digest \(layer.digest) "
-                + "--expected-size \(layer.bytes.count) put < \(file) && "
-                + "\(daemon.ctrCommand("k8s.io").joined(separator: " ")) content label \(layer.digest) containerd.io/gc.root=now",
-        ])
-        try await synchroniser.reconcile()
-        let missing = try #require(state.read { $0.health.access }).description
+        let missing = BlobAccess.service(BlobDirectory(path: path), .missing, reported: path).description
         #expect(missing.contains("does not exist"), "\(missing)")
 
         try FileManager.default.createSymbolicLink(atPath: path, withDestinationPath: root)
