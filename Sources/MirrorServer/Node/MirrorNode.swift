@@ -187,11 +187,6 @@ public final class MirrorNode: Service, Sendable {
             if let router = configuration.router { routes.append(.metadata(router)) }
             routes.append(.status { [weak self] in await self?.status })
             routes.append(.requests(requestLog))
-            routes.append(.traffic(traffic))
-            routes += AdminServer.Route.debugPage { [weak self] in
-                guard let self else { return nil }
-                return DebugPage(status: await status, traffic: traffic.snapshot(), requests: requestLog.entries)
-            }
         }
         return routes + configuration.adminRoutes
     }

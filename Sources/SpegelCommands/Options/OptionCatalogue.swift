@@ -116,8 +116,6 @@ struct OptionCatalogue: Sendable {
                 "dht-timeout": .value,
                 "format": .value,
             ],
-            "status": ["metrics-addr": .value, "format": .value],
-            "top": ["metrics-addr": .value, "interval": .value],
             "version": ["format": .value],
             "verify": [:],
             "pull": [
