@@ -43,14 +43,14 @@ extension DebugPage {
         .tiles span{color:var(--soft);font-size:13px}
         .plots{display:grid;grid-template-columns:repeat(4,minmax(0,1fr));gap:16px 24px}
         .reasons{grid-column:1/-1}
-        figure{margin:0 0 8px}
+        figure{margin:0 0 8px;display:flex;flex-direction:column;justify-content:flex-end}
         figcaption{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 8px;font-size:13px;color:var(--soft)}
         figcaption b{color:var(--text)}
         .plot{display:block;width:100%;height:72px;margin-top:6px}
         .axis{display:flex;justify-content:space-between;font-size:12px;color:var(--soft)}
         svg .base{fill:var(--line)}svg .track{fill:var(--track)}svg .saved{fill:var(--saved)}svg .taken{fill:var(--taken)}svg .given{fill:var(--given)}
         svg .hit{fill:var(--hit)}svg .miss{fill:var(--miss)}svg .wait{fill:var(--given)}
-        .key{white-space:nowrap;margin-left:6px}
+        .key{white-space:nowrap;margin-left:8px}
         .key::before{content:"";display:inline-block;width:8px;height:8px;border-radius:2px;margin-right:4px;background:var(--hit)}
         .key.miss::before{background:var(--miss)}
         .bars,.providers{list-style:none;margin:8px 0 0;padding:0}
@@ -67,8 +67,9 @@ extension DebugPage {
         td small{display:inline}
         .number{text-align:right;white-space:nowrap}
         .bars .number{font-weight:600}
-        .target{font-weight:400;max-width:520px;overflow-wrap:anywhere}
-        .source{white-space:nowrap}
+        tbody .target{font-weight:400;min-width:300px;max-width:520px;overflow-wrap:anywhere}
+        .source,td.id,th.id,tbody th small{white-space:nowrap}
+        #transfers th,#measure tbody th,#images th{min-width:150px}
         progress{width:160px;height:10px;accent-color:var(--saved)}
         .measure{display:flex;flex-wrap:wrap;gap:8px 10px;align-items:center}
         .measure input{flex:1 1 260px;min-width:0;font:inherit;padding:8px 12px;border:1px solid var(--soft);border-radius:8px;background:var(--page);color:var(--text)}
