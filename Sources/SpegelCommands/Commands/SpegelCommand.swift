@@ -14,6 +14,7 @@ struct SpegelCommand: AsyncParsableCommand {
             RegistryCommand.self, ConfigurationCommand.self, CleanupCommand.self, CleanupWaitCommand.self,
             ContainerdPrepCommand.self, DoctorCommand.self, RemoveTaintCommand.self,
             DHTCommand.self, VersionCommand.self, VerifyCommand.self, PullCommand.self,
+            StatusCommand.self, TopCommand.self,
         ]
     )
 

@@ -118,6 +118,8 @@ struct OptionCatalogue: Sendable {
             ],
             "version": ["format": .value],
             "verify": [:],
+            "status": ["metrics-addr": .value, "json": .boolean],
+            "top": ["metrics-addr": .value, "interval": .value],
             "pull": [
                 "mirror": .value,
                 "output": .value,

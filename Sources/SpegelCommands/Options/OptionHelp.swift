@@ -72,5 +72,7 @@ extension OptionCatalogue {
         "dht": ["router-addr": ":5001", "metrics-addr": ":9090", "dht-timeout": "10s", "format": "text"],
         "version": ["format": "text"],
         "pull": ["mirror": "http://127.0.0.1:5000", "all-platforms": "false"],
+        "status": ["metrics-addr": ":9090", "json": "false"],
+        "top": ["metrics-addr": ":9090", "interval": "2s"],
     ]
 }
