@@ -284,7 +284,7 @@ struct DebugPage: Sendable {
             [
                 ("Peer", false), ("Address", false), ("State", false), ("It gave", true), ("It took", true),
                 ("Completed", true), ("Failed", true), ("Last used", true),
-            ], rows, empty: "No other node is known. A single node has nobody to share with.")
+            ], rows, empty: "No other node is known. A single node has no peers yet.")
     }
 
     private var requestTable: HTML {
