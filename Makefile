@@ -3,7 +3,7 @@
 RELEASE := --configuration release --scratch-path .build-release
 FORMATTED := Sources Tests Benchmarks Examples Package.swift
 
-.PHONY: all help build demo test bench hot-paths tsan soak fuzz format lint clean image image-test host-test dist chart deploy-test
+.PHONY: all help build demo test bench hot-paths tsan soak fuzz format lint clean image image-test host-test browser-test dist chart deploy-test
 
 all: build
 
@@ -57,6 +57,10 @@ image-test: ## the deployment tests with the image of `make image`
 host-test: ## docs/install-systemd.md on two hosts that boot Debian's systemd, with the program of `make dist`
 	@scripts/deps test
 	SPEGEL_TEST_DEBIAN_ROOT=$$(scripts/debian-root) SPEGEL_TEST_PROGRAM=$$(scripts/static-program) Tests/deploy/run test_install_page.py $(ARGS)
+
+browser-test: build ## the debug page of three nodes, used in headless Chromium (360 MB of packages)
+	@scripts/deps browser
+	scripts/debug-page-test .build/debug/spegel $(ARGS)
 
 dist: ## a tarball with units, manual pages and completions, the packaged chart, and checksums, in .build-dist
 	@scripts/dist $(ARGS)

@@ -1,145 +1,169 @@
 import ContentStore
 import Foundation
 import HTTPTestKit
-import Logging
 import NIOCore
+import OCIDistribution
 import PeerRouting
 import TestSupport
 import Testing
 
 @testable import MirrorServer
 
-/// The debug web page: what a browser gets, and that names chosen by others stay text.
-@Suite struct DebugPageTests {
-    private let hostile = [
-        "<script>alert(1)</script>", "\" onmouseover=\"alert(1)", "'><img src=x onerror=alert(1)>", "a\u{0}b\u{1b}[2J",
-        "\u{202E}gnp.exe", "&lt;b&gt;", "</table></main>",
-    ]
+@Suite(.timeLimit(.minutes(5))) struct DebugPageTests {
+    private static let hostile = #"x"><script>alert('1')</script>&"#
 
-    /// A page in which everything that comes from outside is hostile.
-    private func hostilePage() -> DebugPage {
-        var (status, traffic) = (MirrorNode.Status(), TrafficSnapshot())
-        traffic.time = 1_700_000_000
-        status.reason = hostile[0]
-        status.registryAddresses = hostile
-        var counts = Traffic()
-        counts.misses = Dictionary(uniqueKeysWithValues: hostile.map { ($0, 1) })
-        traffic.minutes = [.init(start: 1_699_999_980, traffic: counts)]
-        traffic.registries = hostile.map { .init(name: $0, traffic: counts) }
-        traffic.images = hostile.map {
-            .init(name: $0, lastTag: $0, lastUsed: 0, traffic: counts, takenFrom: [$0: 5])
-        }
-        traffic.peers = hostile.map {
+    private func text(_ html: HTML) -> String { html.markup }
+
+    @Test func interpolatedTextIsEscaped() {
+        #expect(
+            text("<b>\(Self.hostile)</b>") == "<b>x&quot;&gt;&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;</b>")
+        #expect(text("\("a\u{202E}b\u{0}c\u{2066}d")") == "a\u{FFFD}b\u{FFFD}c\u{FFFD}d")
+        let part: HTML = "<i>\(Self.hostile)</i>"
+        #expect(text("\(part)\([part, part])") == text(part) + text(part) + text(part))
+    }
+
+    /// A page on which every text that comes from outside is hostile.
+    private var hostilePage: DebugPage {
+        let hostile = Self.hostile
+        var accounts = TrafficAccounts(now: 1000)
+        let subject = TrafficAccounts.Subject(registry: hostile, repository: hostile, tag: hostile)
+        var traffic = Traffic()
+        (traffic.hits, traffic.savedBytes, traffic.misses) = (1, 10, [hostile: 2])
+        accounts.add(traffic, to: subject, now: 1001)
+        accounts.addTaken(10, from: hostile, address: hostile, subject: subject, now: 1002)
+        accounts.recordOutcome(hostile, of: hostile, now: 1003)
+        accounts.addGiven(10, to: hostile + "2", subject: subject, now: 1004)
+        var snapshot = accounts.snapshot(now: 1005)
+        snapshot.transfers = [
             .init(
-                id: $0, address: $0, givenBytes: 1, takenBytes: 1, completed: 0, failed: 1, lastOutcome: $0, lastUsed: 0
-            )
-        }
-        traffic.transfers = hostile.map {
-            .init(
-                number: 1, image: $0, reference: $0, start: 0, bytes: 5, totalBytes: 10, peers: [$0], clients: 1)
-        }
-        let requests = hostile.map {
-            RequestLog.Entry(
-                number: 1, time: 0, client: $0, method: $0, target: $0, handler: $0, status: 200, bytes: 1,
-                milliseconds: 1, isComplete: true)
-        }
-        return DebugPage(status: status, traffic: traffic, requests: requests)
+                number: 1, image: hostile, reference: hostile, start: 1000, bytes: 1, totalBytes: 2, peers: [hostile],
+                clients: 1)
+        ]
+        var status = MirrorNode.Status()
+        status.reason = hostile
+        status.registryAddresses = [hostile]
+        var listing = StoredImageList.Listing(failure: hostile)
+        listing.images = [.init(name: hostile, registry: hostile, digest: hostile, size: 1)]
+        var report = MeasurementReport(number: 1, image: hostile, startedAt: 0)
+        report.failure = hostile
+        report.providers = [.init(id: hostile, addresses: [hostile], milliseconds: 1)]
+        report.pieces = [.init(kind: hostile, reference: hostile, start: 0, peers: [hostile], failure: hostile)]
+        return DebugPage(
+            status: status, traffic: snapshot,
+            requests: [
+                .init(
+                    number: 1, time: 1, client: hostile, method: hostile, target: hostile, handler: hostile,
+                    status: 404,
+                    bytes: 1, milliseconds: 1, isComplete: true)
+            ], images: listing, measurement: report, canMeasure: true, hasMetrics: true)
     }
 
-    @Test func namesOfOthersStayText() throws {
-        let text = hostilePage().document.text
-        // The page's own markup has one script, and none of these.
-        #expect(text.components(separatedBy: "<script").count == 2)
-        for part in ["<img", "onerror=alert(1)>", "\" onmouseover", "\u{0}", "\u{1b}", "\u{202E}", "</table></main>"] {
-            #expect(!text.contains(part), "\(part)")
-        }
-        #expect(text.contains("&lt;script&gt;alert(1)&lt;/script&gt;"))
-        #expect(text.contains("&amp;lt;b&amp;gt;"))
-        // Every tag that is opened is closed: the hostile names have not changed the structure.
-        for tag in ["section", "table", "tr", "td", "th", "dl", "dd", "div", "main", "header", "svg", "code"] {
-            let opened = text.components(separatedBy: "<\(tag)").dropFirst().count {
-                $0.first.map { " >".contains($0) } ?? false
-            }
-            #expect(opened == text.components(separatedBy: "</\(tag)>").count - 1, "\(tag)")
-        }
+    @Test func noHostileTextBecomesMarkup() {
+        let page = hostilePage.document.markup
+        #expect(!page.contains("<script>"))
+        #expect(!page.contains(#"x">"#))
+        #expect(page.components(separatedBy: "<script").count == 2)
+        #expect(page.components(separatedBy: "x&quot;&gt;&lt;script&gt;").count > 15)
+        // What the policy forbids must not be there either.
+        #expect(!page.contains("style="))
+        #expect(page.firstMatch(of: /\son[a-z]+=/) == nil)
+        #expect(page.firstMatch(of: /(?:src|href)="(?:https?:)?\/\//) == nil)
     }
 
-    @Test func tablesAreBounded() {
-        var traffic = TrafficSnapshot()
-        traffic.images = (0..<5000).map {
-            .init(name: "r/\($0)", lastTag: nil, lastUsed: 0, traffic: Traffic(), takenFrom: [:])
+    @Test func everyFieldAndRegionHasALabel() throws {
+        let page = hostilePage.document.markup
+        let identifiers = page.matches(of: /\sid="([^"]*)"/).map { String($0.1) }
+        #expect(Set(identifiers).count == identifiers.count)
+        for match in page.matches(of: /(?:aria-labelledby|for)="([^"]*)"/) {
+            #expect(identifiers.contains(String(match.1)), "\(match.1)")
         }
-        let text = DebugPage(status: MirrorNode.Status(), traffic: traffic, requests: []).document.text
-        #expect(text.components(separatedBy: "<td>r/").count - 1 == DebugPage.rowLimit)
-        #expect(text.contains("and 4900 more"))
+        for match in page.matches(of: /role="(?:img|region)"([^>]*)>/) { #expect(match.1.contains("aria-label=")) }
+        for match in page.matches(of: /<img([^>]*)>/) { #expect(match.1.contains("alt=")) }
+        for match in page.matches(of: /<progress([^>]*)>/) { #expect(match.1.contains("aria-label=")) }
     }
 
-    @Test func figuresAreInWords() {
-        #expect(DebugText.bytes(1023) == "1023 B")
-        #expect(DebugText.bytes(1536) == "1.5 KiB")
-        #expect(DebugText.bytes(1_048_575) == "1.0 MiB")
-        #expect(DebugText.bytes(.max).hasSuffix("EiB"))
-        #expect(DebugText.time(1_700_000_000) == "22:13:20")
-        #expect(DebugText.duration(-1) == "0 s" && DebugText.duration(.infinity).hasSuffix("h"))
-        #expect(DebugText.duration(7500) == "2 h 5 min")
-        #expect(DebugText.share(1, of: 3) == "33 %" && DebugText.share(0, of: 0) == "–")
-    }
-
-    /// What is served where, with headers that let nothing else be loaded; nothing but reading is allowed.
-    @Test func isServedWithItsFilesAndNothingElse() async throws {
+    private func withNode(_ body: (RawClient) async throws -> Void) async throws {
         let fixture = try await Fixture()
-        let loopback = ListenAddress(host: "127.0.0.1", port: 0)
-        let node = try MirrorNode(
-            MirrorNode.Configuration(
-                store: fixture.store, router: nil, registryAddress: loopback, adminAddress: loopback,
-                logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }))
+        var configuration = MirrorNode.Configuration(
+            store: fixture.store,
+            router: InMemoryPeerRouter(peer: Peer(id: NodeIdentity().peerID, addresses: [.loopbackV4])),
+            registryAddress: ListenAddress(host: "127.0.0.1", port: 0),
+            adminAddress: ListenAddress(host: "127.0.0.1", port: 0), logger: quiet)
+        configuration.peerPort = 5000
+        configuration.filter = try ReferenceFilter(mirroredRegistries: [], patterns: ["secret"])
+        let node = try MirrorNode(configuration)
         try await node.start()
-        let port = try #require(node.adminAddresses.first?.port)
-        try await RawClient.with(port: port) { client async throws in
+        do {
+            try await RawClient.with(port: try #require(node.adminAddresses.first?.port), body)
+        } catch {
+            await node.shutdown()
+            throw error
+        }
+        await node.shutdown()
+    }
+
+    @Test func pageIsServedUnderItsPolicy() async throws {
+        try await withNode { client in
             let root = try await client.request("/")
             #expect(root.status == 302)
-            #expect(root["location"] == "/debug/web/")
+            #expect(root["location"] == "debug/web/")
             let page = try await client.request("/debug/web/")
             #expect(page.status == 200)
             #expect(page["content-type"] == "text/html; charset=utf-8")
-            #expect(page["cache-control"] == "no-store")
+            #expect(page.text.contains("docker.io/library/demo:1.0"))
             let policy = try #require(page["content-security-policy"])
-            #expect(policy.hasPrefix("default-src 'none';") && !policy.contains("unsafe"))
-            let text = String(buffer: page.body)
-            #expect(text.contains("serves without peers"))
-            #expect(text.contains("<main id=\"content\">") && text.contains("lang=\"en\""))
-            // Everything that the page loads is there, and of this server.
-            #expect(!text.contains("//cdn") && !text.contains("https://"))
-            for file in ["page.css", "page.js", "icon.svg"] {
-                #expect(text.contains("\"\(file)\""))
-                #expect(try await client.request("/debug/web/\(file)").status == 200)
+            #expect(policy.hasPrefix("default-src 'none'; script-src 'self'; style-src 'self'"))
+            #expect(!policy.contains("unsafe"))
+            #expect(page["x-content-type-options"] == "nosniff")
+            for path in ["page.css", "page.js", "icon.svg"] {
+                #expect(page.text.contains(#""\#(path)""#))
+                #expect(try await client.request("/debug/web/\(path)").status == 200)
             }
-            let live = String(buffer: try await client.request("/debug/web/live").body)
-            #expect(live.contains("<main id=\"content\">") && !live.contains("<html"))
+            #expect(try await client.request("/debug/web/other").status == 404)
+            let metadata = try await client.request("/debug/web/metadata")
+            #expect(metadata.text.hasPrefix(#"{"libp2p":{"id":""#))
             let traffic = try await client.request("/debug/traffic")
-            _ = try JSONDecoder().decode(TrafficSnapshot.self, from: Data(traffic.body.readableBytesView))
-            for path in ["/debug/web/other", "/debug", "/x"] {
-                #expect(try await client.request(path).status == 404, "\(path)")
-            }
+            let snapshot = try JSONDecoder().decode(TrafficSnapshot.self, from: Data(traffic.text.utf8))
+            #expect(snapshot.minutes.count == 60)
         }
-        await node.shutdown()
     }
 
-    @Test func isNotServedWhereItIsSwitchedOff() async throws {
-        let fixture = try await Fixture()
-        let loopback = ListenAddress(host: "127.0.0.1", port: 0)
-        var configuration = MirrorNode.Configuration(
-            store: fixture.store, router: nil, registryAddress: loopback, adminAddress: loopback,
-            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
-        configuration.servesDebugPages = false
-        let node = try MirrorNode(configuration)
-        try await node.start()
-        let port = try #require(node.adminAddresses.first?.port)
-        try await RawClient.with(port: port) { client async throws in
-            for path in ["/", "/debug/web/", "/debug/web/live", "/debug/traffic", "/debug/status"] {
-                #expect(try await client.request(path).status == 404, "\(path)")
+    @Test func measurementIsStartedByItsOwnPageOnly() async throws {
+        try await withNode { client in
+            let path = "/debug/web/measure?image=docker.io%2Flibrary%2Fother:1.0"
+            let own = "X-Requested-With: spegel\r\n"
+            #expect(try await client.request(path).status == 405)
+            #expect(try await client.request(path, method: "POST").status == 403)
+            for field in [
+                "Origin: http://elsewhere.example\r\n", "Origin: null\r\n", "Sec-Fetch-Site: cross-site\r\n",
+                "Sec-Fetch-Site: same-site\r\n",
+            ] {
+                #expect(try await client.request(path, method: "POST", fields: own + field).status == 403, "\(field)")
             }
+            #expect(try await client.request("/debug/web/measurement").text == "null")
+            for image in ["", "%20", "a%00b", "http://x", String(repeating: "a", count: 600)] {
+                let response = try await client.request(
+                    "/debug/web/measure?image=\(image)", method: "POST", fields: own)
+                #expect(response.status == 400, "\(image)")
+            }
+            let secret = try await client.request(
+                "/debug/web/measure?image=docker.io/library/secret:1", method: "POST", fields: own)
+            #expect(secret.status == 403)
+            #expect(
+                try await client.request(path, method: "POST", fields: own + "Origin: http://test\r\n").status == 202)
+            try await eventually {
+                let text = try await client.request("/debug/web/measurement").text
+                return try JSONDecoder().decode(MeasurementReport.self, from: Data(text.utf8)).phase == .failed
+            }
+            let text = try await client.request("/debug/web/measurement").text
+            let report = try JSONDecoder().decode(MeasurementReport.self, from: Data(text.utf8))
+            #expect(report.image == "docker.io/library/other:1.0")
+            #expect(report.pieces.first?.failure == "status 404")
+            #expect(report.providers.isEmpty)
+            // Not counted as a request of a client.
+            let traffic = try await client.request("/debug/traffic")
+            let snapshot = try JSONDecoder().decode(TrafficSnapshot.self, from: Data(traffic.text.utf8))
+            #expect(snapshot.total == Traffic())
         }
-        await node.shutdown()
     }
 }

@@ -30,13 +30,14 @@ public final class AdminServer: Service, Sendable {
         }
     }
 
-    /// A path and the handler of its GET and HEAD requests.
+    /// A path and the handler of its GET and HEAD, or of its POST requests.
     public struct Route: Sendable {
         /// Answers a request. Runs as a task, which is cancelled when the client disconnects;
         /// `HTTPLimits.responseTimeout` bounds it.
         public typealias Handler = @Sendable (RequestHead) async throws -> Response
 
         let path: String
+        let isPost: Bool
         let handler: Handler
 
         /// A route.
@@ -44,9 +45,11 @@ public final class AdminServer: Service, Sendable {
         /// - Parameters:
         ///   - path: the path of the request without query; one that ends in `/` also answers for all paths below it
         ///     that have no route of their own.
+        ///   - isPost: whether it answers POST requests, whose body is dropped, in the place of GET and HEAD.
         ///   - handler: answers; if it throws, the response is a `500`.
-        public init(_ path: String, handler: @escaping Handler) {
+        public init(_ path: String, isPost: Bool = false, handler: @escaping Handler) {
             self.path = path
+            self.isPost = isPost
             self.handler = handler
         }
     }
@@ -104,8 +107,10 @@ struct RouteTable: RequestResponder {
             return exchange.fail(.notFound, "no such path")
         }
         exchange.begin(handler: route.path)
-        guard request.method == .GET || request.method == .HEAD else {
-            return exchange.fail(.methodNotAllowed, "only GET and HEAD are supported here")
+        guard route.isPost ? request.method == .POST : request.method == .GET || request.method == .HEAD else {
+            return exchange.fail(
+                .methodNotAllowed,
+                route.isPost ? "only POST is supported here" : "only GET and HEAD are supported here")
         }
         let logger = self.logger
         let task = Task {

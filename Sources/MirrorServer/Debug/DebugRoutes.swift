@@ -1,6 +1,8 @@
 import Foundation
 import HTTPServer
 import NIOCore
+import NIOHTTP1
+import OCIDistribution
 import PeerRoutingCore
 import PrometheusMetrics
 
@@ -28,74 +30,113 @@ extension AdminServer.Route {
 
     /// `/debug/requests`: the last requests of the registry as a JSON array, oldest first.
     static func requests(_ log: RequestLog) -> AdminServer.Route {
-        AdminServer.Route("/debug/requests") { _ in
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-            return AdminServer.Response(
-                contentType: "application/json", fields: [("Cache-Control", "no-store")],
-                body: ByteBuffer(bytes: try encoder.encode(log.entries)))
-        }
+        AdminServer.Route("/debug/requests") { _ in try .json(log.entries) }
     }
 
-    /// `/debug/traffic`: what was exchanged with peers and saved, as JSON; see ``TrafficSnapshot``.
+    /// `/debug/traffic`: what was exchanged and saved; see ``TrafficSnapshot``.
     static func traffic(_ ledger: TrafficLedger) -> AdminServer.Route {
-        AdminServer.Route("/debug/traffic") { _ in
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-            return AdminServer.Response(
-                contentType: "application/json", fields: [("Cache-Control", "no-store")],
-                body: ByteBuffer(bytes: try encoder.encode(ledger.snapshot())))
-        }
+        AdminServer.Route("/debug/traffic") { _ in try .json(ledger.snapshot()) }
     }
 
-    /// `/debug/web/` and what it loads, and `/`, which leads there; see ``DebugPage``.
-    static func debugPage(_ page: @escaping @Sendable () async -> DebugPage?) -> [AdminServer.Route] {
-        func asset(_ path: String, _ type: String, _ text: String) -> AdminServer.Route {
-            AdminServer.Route(path) { _ in
-                AdminServer.Response(
-                    contentType: type, fields: [("Cache-Control", "max-age=300")] + Self.pageSecurity,
-                    body: ByteBuffer(string: text))
-            }
-        }
-        return [
-            AdminServer.Route("/") { request in
-                guard request.path == "/" else {
-                    return AdminServer.Response(.notFound, body: ByteBuffer(string: "no such path\n"))
-                }
-                return AdminServer.Response(
-                    .found, fields: [("Location", "/debug/web/")], body: ByteBuffer(string: "see /debug/web/\n"))
-            },
+    /// The page at `/debug/web/` with its style and script, and `/`, which leads there.
+    static func debugPage(_ content: @escaping @Sendable () async -> DebugPage?) -> [AdminServer.Route] {
+        [
             AdminServer.Route("/debug/web/") { request in
                 guard request.path == "/debug/web/" else {
-                    return AdminServer.Response(.notFound, body: ByteBuffer(string: "no such path\n"))
+                    return .init(.notFound, body: ByteBuffer(string: "no such path\n"))
                 }
-                return await html(page, \.document)
+                guard let page = await content() else {
+                    return AdminServer.Response(.serviceUnavailable, body: ByteBuffer(string: "the node has ended\n"))
+                }
+                return AdminServer.Response(
+                    contentType: "text/html; charset=utf-8", fields: DebugPage.securityFields,
+                    body: ByteBuffer(string: page.document.markup))
             },
-            AdminServer.Route("/debug/web/live") { _ in await html(page, \.content) },
-            asset("/debug/web/page.css", "text/css; charset=utf-8", DebugAssets.style),
-            asset("/debug/web/page.js", "text/javascript; charset=utf-8", DebugAssets.script),
-            asset("/debug/web/icon.svg", "image/svg+xml", DebugAssets.icon),
+            asset("/debug/web/page.css", "text/css; charset=utf-8", DebugPage.styleSheet),
+            asset("/debug/web/page.js", "text/javascript; charset=utf-8", DebugPage.script),
+            asset("/debug/web/icon.svg", "image/svg+xml", DebugPage.icon),
+            redirect("/", to: "debug/web/"), redirect("/debug/web", to: "web/"),
         ]
     }
 
-    private static func html(
-        _ page: @Sendable () async -> DebugPage?, _ part: (DebugPage) -> HTML
-    ) async -> AdminServer.Response {
-        guard let page = await page() else {
-            return AdminServer.Response(.serviceUnavailable, body: ByteBuffer(string: "the node has ended\n"))
+    private static func asset(_ path: String, _ contentType: String, _ text: String) -> AdminServer.Route {
+        AdminServer.Route(path) { _ in
+            AdminServer.Response(
+                contentType: contentType, fields: DebugPage.securityFields, body: ByteBuffer(string: text))
         }
-        return AdminServer.Response(
-            contentType: "text/html; charset=utf-8", fields: [("Cache-Control", "no-store")] + pageSecurity,
-            body: ByteBuffer(string: part(page).text))
     }
 
-    /// Nothing but the page's own files is loaded, nothing is sent anywhere, and no other page may embed it.
-    private static let pageSecurity: [(name: String, value: String)] = [
-        (
-            "Content-Security-Policy",
-            "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "
-                + "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        ),
-        ("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"),
-    ]
+    private static func redirect(_ path: String, to target: String) -> AdminServer.Route {
+        AdminServer.Route(path) { request in
+            guard request.path == path else { return .init(.notFound, body: ByteBuffer(string: "no such path\n")) }
+            return AdminServer.Response(.found, fields: [("Location", target)], body: ByteBuffer())
+        }
+    }
+
+    /// The measurement of a pull: `POST /debug/web/measure?image=…` starts one, `POST /debug/web/measure/cancel` cancels it,
+    /// `GET /debug/web/measurement` tells its ``MeasurementReport`` or `null`.
+    static func measurement(_ measurement: PullMeasurement, filter: ReferenceFilter) -> [AdminServer.Route] {
+        [
+            AdminServer.Route("/debug/web/measurement") { _ in try .json(measurement.report) },
+            AdminServer.Route("/debug/web/measure", isPost: true) { request in
+                guard isSameOrigin(request) else { return .refusal(.forbidden, "the request is of another origin") }
+                guard let text = imageName(request.query), text.utf8.count <= PullMeasurement.nameLimit,
+                    let reference = try? Reference(parsingWithDockerDefaults: text).withDefaultTag
+                else { return .refusal(.badRequest, "expected an image such as docker.io/library/nginx:1.27") }
+                guard filter.allows(reference) else {
+                    return .refusal(.forbidden, "the options of this node exclude the image")
+                }
+                do throws(PullMeasurement.Refusal) {
+                    try measurement.start(reference, head: request)
+                } catch {
+                    switch error {
+                    case .busy: return .refusal(.conflict, "a measurement runs already")
+                    case .ended: return .refusal(.serviceUnavailable, "the node has ended")
+                    }
+                }
+                return try .json(measurement.report, status: .accepted)
+            },
+            AdminServer.Route("/debug/web/measure/cancel", isPost: true) { request in
+                guard isSameOrigin(request) else { return .refusal(.forbidden, "the request is of another origin") }
+                measurement.cancel()
+                return try .json(measurement.report, status: .accepted)
+            },
+        ]
+    }
+
+    /// The `image` parameter of a query, percent-decoded; nil without one.
+    private static func imageName(_ query: Substring?) -> String? {
+        for item in (query ?? "").split(separator: "&") where item.hasPrefix("image=") {
+            return String(item.dropFirst(6)).replacingOccurrences(of: "+", with: " ").removingPercentEncoding?
+                .trimmingCharacters(in: .whitespaces)
+        }
+        return nil
+    }
+
+    /// Whether a request was made by the page itself or by a program, not by another site.
+    ///
+    /// A browser adds `X-Requested-With` to a request to another origin only after a preflight, which is refused here.
+    static func isSameOrigin(_ request: RequestHead) -> Bool {
+        guard request.fields["x-requested-with"] == "spegel" else { return false }
+        if let site = request.fields["sec-fetch-site"], site != "same-origin" { return false }
+        guard let origin = request.fields["origin"] else { return true }
+        guard let host = request.fields["host"] else { return false }
+        return origin == "http://\(host)" || origin == "https://\(host)"
+    }
+}
+
+extension AdminServer.Response {
+    /// A value as JSON with sorted names.
+    fileprivate static func json(_ value: some Encodable, status: HTTPResponseStatus = .ok) throws -> Self {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        return Self(
+            status, contentType: "application/json",
+            fields: [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")],
+            body: ByteBuffer(bytes: try encoder.encode(value)))
+    }
+
+    fileprivate static func refusal(_ status: HTTPResponseStatus, _ reason: String) -> Self {
+        Self(status, fields: [("Cache-Control", "no-store")], body: ByteBuffer(string: reason + "\n"))
+    }
 }

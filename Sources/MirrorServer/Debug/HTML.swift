@@ -1,56 +1,40 @@
-/// HTML as text that is built from parts, in which everything that comes from outside is escaped.
+/// Markup of which every inserted text is escaped.
 ///
-/// String interpolation escapes; only literals and other ``HTML`` values go in as they are. So a name that a client or a
-/// peer chose can never become markup.
-struct HTML: ExpressibleByStringInterpolation, Sendable {
-    private(set) var text: String
-
-    init(stringLiteral value: String) {
-        text = value
-    }
-
-    init(stringInterpolation: StringInterpolation) {
-        text = stringInterpolation.text
-    }
-
-    private init(markup: String) {
-        text = markup
-    }
-
+/// `HTML("<td>\(name)</td>")`: the literal parts are markup, the interpolated ones are text, safe in elements and in quoted
+/// attributes; an interpolated `HTML` stays markup.
+struct HTML: Sendable, ExpressibleByStringInterpolation {
     struct StringInterpolation: StringInterpolationProtocol {
-        fileprivate var text = ""
+        fileprivate var markup = ""
 
-        init(literalCapacity: Int, interpolationCount: Int) {
-            text.reserveCapacity(literalCapacity + 16 * interpolationCount)
-        }
-
-        mutating func appendLiteral(_ literal: String) { text += literal }
-        mutating func appendInterpolation(_ html: HTML) { text += html.text }
-        mutating func appendInterpolation(_ parts: [HTML]) { for part in parts { text += part.text } }
-        mutating func appendInterpolation(_ number: Int) { text += "\(number)" }
-        mutating func appendInterpolation(_ value: String) { text += HTML.escape(value) }
+        init(literalCapacity: Int, interpolationCount: Int) { markup.reserveCapacity(literalCapacity) }
+        mutating func appendLiteral(_ literal: String) { markup += literal }
+        mutating func appendInterpolation(_ html: HTML) { markup += html.markup }
+        mutating func appendInterpolation(_ parts: [HTML]) { for part in parts { markup += part.markup } }
+        mutating func appendInterpolation(_ text: String) { HTML.escape(text, into: &markup) }
+        mutating func appendInterpolation(_ number: some BinaryInteger) { markup += String(number) }
     }
 
-    static func += (left: inout HTML, right: HTML) { left.text += right.text }
+    /// The text of the document.
+    private(set) var markup: String
 
-    /// Text as it may stand between tags and in quoted attributes. Control characters, which HTML does not allow, become
-    /// U+FFFD.
-    static func escape(_ value: String) -> String {
-        var result = ""
-        result.reserveCapacity(value.utf8.count)
-        for scalar in value.unicodeScalars {
+    init(stringLiteral value: String) { markup = value }
+    init(stringInterpolation: StringInterpolation) { markup = stringInterpolation.markup }
+
+    /// Escapes the five characters of markup. Control characters and the marks that reorder text (U+202A…U+202E,
+    /// U+2066…U+2069) become U+FFFD, so that a name cannot show as another one.
+    private static func escape(_ text: String, into markup: inout String) {
+        for scalar in text.unicodeScalars {
             switch scalar {
-            case "&": result += "&amp;"
-            case "<": result += "&lt;"
-            case ">": result += "&gt;"
-            case "\"": result += "&quot;"
-            case "'": result += "&#39;"
-            case "\u{202A}"..."\u{202E}", "\u{2066}"..."\u{2069}", "\u{0}"..."\u{1F}", "\u{7F}"..."\u{9F}":
-                // Directions of text that would change how the rest of a line reads are dropped likewise.
-                result += "\u{FFFD}"
-            default: result.unicodeScalars.append(scalar)
+            case "&": markup += "&amp;"
+            case "<": markup += "&lt;"
+            case ">": markup += "&gt;"
+            case "\"": markup += "&quot;"
+            case "'": markup += "&#39;"
+            case "\u{0}"..."\u{1F}", "\u{7F}"..."\u{9F}", "\u{200E}"..."\u{200F}", "\u{202A}"..."\u{202E}",
+                "\u{2066}"..."\u{2069}":
+                markup += "\u{FFFD}"
+            default: markup.unicodeScalars.append(scalar)
             }
         }
-        return result
     }
 }

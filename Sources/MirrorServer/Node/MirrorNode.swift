@@ -31,6 +31,8 @@ public final class MirrorNode: Service, Sendable {
     package let traffic: TrafficLedger
     private let trafficFile: TrafficFile?
     private let engine: MirrorEngine?
+    private let measurement: PullMeasurement?
+    private let storedImages: StoredImageList
     private let advertiser: Advertiser?
     private let storeEvents: StoreEventTask?
     private let storeService: ServiceTask?
@@ -62,15 +64,19 @@ public final class MirrorNode: Service, Sendable {
             engine = MirrorEngine(
                 configuration: mirror, router: router, store: store, eventLoopGroup: eventLoopGroup, metrics: metrics,
                 logger: logger)
+            measurement = PullMeasurement(
+                configuration: mirror, router: router, eventLoopGroup: eventLoopGroup, logger: logger)
             advertiser = Advertiser(
                 configuration: configuration.advertiser, store: store, router: router, filter: configuration.filter,
                 metricsFactory: configuration.metrics, registries: registries, logger: logger)
             storeEvents = nil
         } else {
             engine = nil
+            measurement = nil
             advertiser = nil
             storeEvents = StoreEventTask(store: store, logger: logger)
         }
+        storedImages = StoredImageList(store)
         storeService =
             configuration.managesStore ? (store as? any Service).map { ServiceTask($0, logger: logger) } : nil
         var server = RegistryServer.Configuration(
@@ -155,6 +161,7 @@ public final class MirrorNode: Service, Sendable {
         await advertiser?.shutdown()
         if configuration.managesRouter { await configuration.router?.shutdown() }
         await registry.shutdown(gracePeriod: gracePeriod)
+        await measurement?.shutdown()
         await engine?.shutdown()
         await trafficFile?.shutdown(traffic)
         await admin.withLockedValue { $0 }?.shutdown(gracePeriod: .zero)
@@ -188,10 +195,8 @@ public final class MirrorNode: Service, Sendable {
             routes.append(.status { [weak self] in await self?.status })
             routes.append(.requests(requestLog))
             routes.append(.traffic(traffic))
-            routes += AdminServer.Route.debugPage { [weak self] in
-                guard let self else { return nil }
-                return DebugPage(status: await status, traffic: traffic.snapshot(), requests: requestLog.entries)
-            }
+            routes += AdminServer.Route.debugPage { [weak self] in await self?.debugPage }
+            if let measurement { routes += AdminServer.Route.measurement(measurement, filter: configuration.filter) }
         }
         return routes + configuration.adminRoutes
     }
@@ -231,6 +236,15 @@ public final class MirrorNode: Service, Sendable {
                     requestsUnderWay: engine.requestsUnderWay)
             }
             return status
+        }
+    }
+
+    private var debugPage: DebugPage {
+        get async {
+            DebugPage(
+                status: await status, traffic: traffic.snapshot(), requests: requestLog.entries,
+                images: await storedImages.current, measurement: measurement?.report, canMeasure: measurement != nil,
+                hasMetrics: configuration.metrics is PrometheusRegistry)
         }
     }
 

@@ -12,9 +12,9 @@ struct SpegelCommand: AsyncParsableCommand {
         version: Version.current,
         subcommands: [
             RegistryCommand.self, ConfigurationCommand.self, CleanupCommand.self, CleanupWaitCommand.self,
-            ContainerdPrepCommand.self, DoctorCommand.self, StatusCommand.self, TopCommand.self,
-            RemoveTaintCommand.self,
+            ContainerdPrepCommand.self, DoctorCommand.self, RemoveTaintCommand.self,
             DHTCommand.self, VersionCommand.self, VerifyCommand.self, PullCommand.self,
+            StatusCommand.self, TopCommand.self,
         ]
     )
 

@@ -116,10 +116,10 @@ struct OptionCatalogue: Sendable {
                 "dht-timeout": .value,
                 "format": .value,
             ],
-            "status": ["metrics-addr": .value, "format": .value],
-            "top": ["metrics-addr": .value, "interval": .value],
             "version": ["format": .value],
             "verify": [:],
+            "status": ["metrics-addr": .value, "json": .boolean],
+            "top": ["metrics-addr": .value, "interval": .value],
             "pull": [
                 "mirror": .value,
                 "output": .value,

@@ -70,9 +70,9 @@ extension OptionCatalogue {
             "metrics-addr": ":9090", "router-addr": ":5001", "format": "text", "watch": "false",
         ].merging(containerd) { $1 }.merging(certificates) { $1 },
         "dht": ["router-addr": ":5001", "metrics-addr": ":9090", "dht-timeout": "10s", "format": "text"],
-        "status": ["metrics-addr": ":9090", "format": "text"],
-        "top": ["metrics-addr": ":9090", "interval": "2s"],
         "version": ["format": "text"],
         "pull": ["mirror": "http://127.0.0.1:5000", "all-platforms": "false"],
+        "status": ["metrics-addr": ":9090", "json": "false"],
+        "top": ["metrics-addr": ":9090", "interval": "2s"],
     ]
 }
