@@ -158,7 +158,7 @@ final class PullMeasurement: Sendable {
         var configuration = self.configuration
         configuration.hashingThreads = 1
         let engine = MirrorEngine(
-            configuration: configuration, router: router, eventLoopGroup: eventLoopGroup,
+            configuration: configuration, router: router, store: nil, eventLoopGroup: eventLoopGroup,
             metrics: MirrorMetrics(factory: NOOPMetricsHandler.instance, router: "measurement", traffic: ledger),
             logger: logger)
         var phase = MeasurementReport.Phase.completed
