@@ -4,6 +4,15 @@ public protocol BootstrapSource: Sendable {
     ///
     /// - Throws: When they cannot be had now; the description goes to the log, and the look-up is repeated.
     func candidates() async throws -> [BootstrapCandidate]
+
+    /// Whether it names nobody on purpose, so that this node is the first of its cluster. Elsewhere no candidate at all means
+    /// that the look-up went wrong, as the node itself should be among them. False by default.
+    var namesNobody: Bool { get }
+}
+
+extension BootstrapSource {
+    /// False: an empty list is a failure.
+    public var namesNobody: Bool { false }
 }
 
 /// Why candidates could not be had.
@@ -40,6 +49,9 @@ public struct StaticBootstrapSource: BootstrapSource {
         }
         self.peers = peers
     }
+
+    /// Whether the list is empty, as for a cluster's first node.
+    public var namesNobody: Bool { peers.isEmpty }
 
     /// The list, names in it resolved; a name that cannot be resolved is left out.
     public func candidates() async throws -> [BootstrapCandidate] {

@@ -118,6 +118,7 @@ final class Bootstrapper: Sendable {
         } catch {
             return .failed("\(error)")
         }
+        if source.namesNobody { return .onlySelf }
         guard !found.isEmpty else { return .failed("bootstrapping found no node at all, not even this one") }
         let own = host.listenAddresses + host.advertisedAddresses
         let port = clusterPort ?? host.listenAddresses.compactMap(\.tcpEndpoint?.port).first ?? 0

@@ -39,6 +39,20 @@ import Testing
             found: { tell("found \($0.addresses.count)") }, ended: { tell("ended") })
     }
 
+    /// A node that has just started and was asked for content does not miss it for longer than it takes to join.
+    @Test(.timeLimit(.minutes(10)), arguments: [true, false])
+    func anEmptyResultIsKeptOnceTheRouterIsReady(isReady: Bool) async throws {
+        let router = InMemoryPeerRouter(peer: try peer(1), isReady: isReady)
+        var limits = ProviderLookup.Limits()
+        limits.emptyLifetime = .hours(1)
+        let finder = ProviderLookup(router: router, limits: limits)
+        let (events, said) = AsyncStream<String>.makeStream()
+        #expect(!finder.find("k", subscriber { said.yield($0) }).isComplete)
+        var heard = events.makeAsyncIterator()
+        #expect(await heard.next() == "ended")
+        #expect(finder.find("k", subscriber { _ in }).isComplete == isReady)
+    }
+
     @Test(.timeLimit(.minutes(10))) func aLookupThatIsQueuedSaysWhenItBegins() async throws {
         let router = try SlowRouter()
         var limits = ProviderLookup.Limits()

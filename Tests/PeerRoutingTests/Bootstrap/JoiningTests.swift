@@ -61,6 +61,20 @@ import Testing
     }
 
     /// A node that finds only itself says so, and is ready; it still joins when somebody comes.
+    /// The first node of a cluster with a static list names nobody: it is ready, and others join by it.
+    @Test func theFirstOfAStaticList() async throws {
+        let first = try makeRouter { $0.bootstrap = try? StaticBootstrapSource([]) }
+        try await withRouters(first) {
+            try await eventually { first.isReady }
+            #expect(first.state == .alone)
+            let second = try makeRouter(joining: first.fullAddresses)
+            try await withRouters(second) {
+                try await second.joined()
+                try await first.joined()
+            }
+        }
+    }
+
     @Test func aloneAtFirst() async throws {
         let first = try makeRouter { configuration in
             let own = configuration.identity.peerID

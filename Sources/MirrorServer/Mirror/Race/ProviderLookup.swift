@@ -149,13 +149,15 @@ final class ProviderLookup: Sendable {
     }
 
     private func ended(_ key: String, _ generation: UInt64, on eventLoop: any EventLoop) {
+        // Before the router has joined the cluster, nothing found says nothing.
+        let emptyLifetime = router.isReady ? limits.emptyLifetime : .zero
         let (subscribers, next) = state.withLockedValue { state -> ([Subscriber], (String, Entry)?) in
             var subscribers: [Subscriber] = []
             if var entry = state.entries[key], entry.generation == generation {
                 subscribers = Array(entry.subscribers.values)
                 entry.subscribers = [:]
                 entry.isComplete = true
-                entry.expires = .now() + (entry.peers.isEmpty ? limits.emptyLifetime : limits.lifetime)
+                entry.expires = .now() + (entry.peers.isEmpty ? emptyLifetime : limits.lifetime)
                 state.entries[key] = entry
             }
             state.running -= 1
