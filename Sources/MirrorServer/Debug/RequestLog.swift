@@ -57,7 +57,7 @@ package final class RequestLog: RequestObserver {
         /// The address; an IPv4 one without the prefix that a socket for both families gives it.
         private static func client(_ address: SocketAddress?) -> String? {
             let text = address?.ipAddress
-            guard let text, text.hasPrefix("::ffff:"), text.contains(".") else { return text }
+            guard let text, text.hasPrefix("::ffff:"), text.utf8.contains(UInt8(ascii: ".")) else { return text }
             return String(text.dropFirst(7))
         }
 

@@ -79,7 +79,7 @@ struct PullCommand: AsyncParsableCommand {
 
     private func credentials(for endpoint: RegistryEndpoint) throws -> BasicCredentials? {
         if let username {
-            return BasicCredentials(username: username, password: try MirrorCredentials.password(from: .standardInput))
+            return BasicCredentials(username: username, password: try MirrorCredentials.password(from: 0))
         }
         return try MirrorCredentials.find(
             for: endpoint, directory: credentialsDir, environment: ProcessInfo.processInfo.environment)
@@ -170,15 +170,28 @@ enum MirrorCredentials {
         }
     }
 
-    /// The password on a file, without the end of its last line.
+    /// The password that a file descriptor has, without the end of its last line.
     ///
     /// - Throws: ``CommandFailure`` when it is empty.
-    static func password(from file: FileHandle) throws -> String {
-        let data = (try? file.read(upToCount: maximumSize)) ?? Data()
-        var text = String(decoding: data, as: UTF8.self)
+    static func password(from descriptor: Int32) throws -> String {
+        var text = String(decoding: bytes(of: descriptor), as: UTF8.self)
         while text.last?.isNewline == true { text.removeLast() }
         guard !text.isEmpty else { throw CommandFailure("'--password-stdin': there is no password on standard input") }
         return text
+    }
+
+    /// The bytes up to the end of a file, at most ``maximumSize``. Without `FileHandle`, which brings ICU into a program that is
+    /// linked statically.
+    private static func bytes(of descriptor: Int32) -> Data {
+        var result = Data()
+        var buffer = [UInt8](repeating: 0, count: 4096)
+        while result.count < maximumSize {
+            let count = read(descriptor, &buffer, min(buffer.count, maximumSize - result.count))
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else { break }
+            result.append(contentsOf: buffer[..<count])
+        }
+        return result
     }
 
     private struct DockerConfiguration: Decodable {
@@ -193,16 +206,14 @@ enum MirrorCredentials {
     /// What the `auths` of a `config.json` have for a host. Helpers that keep credentials elsewhere are not called.
     private static func docker(_ path: String, authority: String) throws -> BasicCredentials? {
         guard FileManager.default.fileExists(atPath: path) else { return nil }
+        let file = open(path, O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { throw CommandFailure("\(path) cannot be read: \(String(cString: strerror(errno)))") }
+        defer { close(file) }
         let configuration: DockerConfiguration
         do {
-            let file = try FileHandle(forReadingFrom: URL(fileURLWithPath: path))
-            defer { try? file.close() }
-            configuration = try JSONDecoder().decode(
-                DockerConfiguration.self, from: file.read(upToCount: maximumSize) ?? Data())
-        } catch let error as DecodingError {
-            throw CommandFailure("\(path) cannot be parsed: \(error.localizedDescription)")
+            configuration = try JSONDecoder().decode(DockerConfiguration.self, from: bytes(of: file))
         } catch {
-            throw CommandFailure("\(path) cannot be read: \(fileErrorReason(error))")
+            throw CommandFailure("\(path) cannot be parsed: \(error)")
         }
         let entries = configuration.auths ?? [:]
         // A whole host is meant, also where the entry is a URL, as Docker Hub's is.
@@ -222,7 +233,7 @@ enum MirrorCredentials {
     /// The host and port of a key: `host[:port]` or a URL.
     private static func host(of key: String) -> String {
         var rest = key.lowercased()[...]
-        if let scheme = rest.range(of: "://") { rest = rest[scheme.upperBound...] }
+        for scheme in ["http://", "https://"] where rest.hasPrefix(scheme) { rest = rest.dropFirst(scheme.count) }
         return String(rest.prefix { $0 != "/" })
     }
 }
