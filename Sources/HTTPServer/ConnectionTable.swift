@@ -1,6 +1,7 @@
 import Logging
 import NIOConcurrencyHelpers
 import NIOCore
+import ResourceLimits
 import Synchronization
 
 /// The connections of one event loop, whose deadlines are checked together by one timer: a deadline costs a connection
@@ -96,8 +97,8 @@ final class ServerContext: Sendable {
     let observer: (any RequestObserver)?
     let logger: Logger
     private let open = Atomic<Int>(0)
-    /// Connections by source address; as many entries at most as there are connections.
-    private let sources = NIOLockedValueBox<[String: Int]>([:])
+    /// Connections by source address.
+    private let sources = NIOLockedValueBox(SourceCounts<String>())
 
     /// How a new connection is handled.
     enum Admission {
@@ -123,16 +124,11 @@ final class ServerContext: Sendable {
     /// - Parameter source: The IP address that it comes from; nil for one that has none, which counts for no source.
     func admit(_ source: String? = nil) -> Admission {
         let count = open.add(1, ordering: .relaxed).newValue
-        let ofSource = source.map { source in
-            sources.withLockedValue { sources in
-                sources[source, default: 0] += 1
-                return sources[source, default: 0]
-            }
-        }
-        if count <= limits.connections, ofSource ?? 0 <= limits.connectionsPerSource { return .serve }
+        let ofSource = source.map { source in sources.withLockedValue { $0.add(source) } } ?? 0
+        if count <= limits.connections, ofSource <= limits.connectionsPerSource { return .serve }
         // Those that are refused are bounded, of all sources and of each.
         if count <= limits.connections + limits.refusedConnections,
-            ofSource ?? 0 <= limits.connectionsPerSource + limits.refusedConnections
+            ofSource <= limits.connectionsPerSource + limits.refusedConnections
         {
             return .refuse
         }
@@ -144,9 +140,6 @@ final class ServerContext: Sendable {
     func release(_ source: String? = nil) {
         open.subtract(1, ordering: .relaxed)
         guard let source else { return }
-        sources.withLockedValue { sources in
-            guard let count = sources[source] else { return }
-            sources[source] = count > 1 ? count - 1 : nil
-        }
+        sources.withLockedValue { $0.remove(source) }
     }
 }

@@ -1,3 +1,5 @@
+import ResourceLimits
+
 /// The secured connections by peer, and the identify messages of their peers.
 ///
 /// Bounded by ``HostLimits/connections``, ``HostLimits/connectionsPerPeer`` and ``HostLimits/connectionsPerSource``;
@@ -18,8 +20,8 @@ struct ConnectionTable: Sendable {
     /// Oldest first. No peer has an empty list.
     private var byPeer: [PeerID: [ConnectionHandle]] = [:]
     private var identified: [PeerID: PeerInfo] = [:]
-    /// Connections by source, without loopback. No source has a count of 0.
-    private var bySource: [IPAddress: Int] = [:]
+    /// Connections by source, without loopback.
+    private var bySource = SourceCounts<IPAddress>()
     /// Peers whose connections are not closed to make room for others.
     private var protected: Set<PeerID> = []
 
@@ -60,7 +62,7 @@ struct ConnectionTable: Sendable {
             return Self.longestIdle(connections(to: peer)).map { [$0] } ?? []
         }
         let source = limits.source(of: address)
-        let own = source.flatMap { bySource[$0] } ?? 0
+        let own = bySource[source]
         if let source, own >= limits.connectionsPerSource {
             guard let victim = Self.longestIdle(expendable.filter { limits.source(of: $0.remoteAddress) == source })
             else {
@@ -69,9 +71,7 @@ struct ConnectionTable: Sendable {
             return [victim]
         }
         guard count >= limits.connections else { return [] }
-        func share(_ connection: ConnectionHandle) -> Int {
-            limits.source(of: connection.remoteAddress).flatMap { bySource[$0] } ?? 0
-        }
+        func share(_ connection: ConnectionHandle) -> Int { bySource[limits.source(of: connection.remoteAddress)] }
         let idle = expendable.filter { $0.streamCount == 0 }
         let largest = idle.lazy.map(share).max()
         if let victim = Self.longestIdle(idle.filter { share($0) == largest }) { return [victim] }
@@ -101,7 +101,7 @@ struct ConnectionTable: Sendable {
     mutating func add(_ connection: ConnectionHandle) {
         byPeer[connection.peer, default: []].append(connection)
         count += 1
-        if let source = limits.source(of: connection.remoteAddress) { bySource[source, default: 0] += 1 }
+        bySource.add(limits.source(of: connection.remoteAddress))
     }
 
     /// Removes a connection if it is there.
@@ -113,9 +113,7 @@ struct ConnectionTable: Sendable {
         else { return false }
         connections.remove(at: index)
         count -= 1
-        if let source = limits.source(of: connection.remoteAddress), let count = bySource[source] {
-            bySource[source] = count == 1 ? nil : count - 1
-        }
+        bySource.remove(limits.source(of: connection.remoteAddress))
         guard connections.isEmpty else {
             byPeer[connection.peer] = connections
             return false

@@ -100,8 +100,8 @@ struct OpenChannels: Sendable {
 struct InboundAdmission: Sendable {
     private let limits: HostLimits
     private var rate: AcceptLimiter
-    /// By source, without loopback. No source has a count of 0.
-    private var bySource: [IPAddress: Int] = [:]
+    /// By source, without loopback.
+    private var bySource = SourceCounts<IPAddress>()
 
     /// Connections that were accepted and are not secured yet.
     private(set) var unsecured = 0
@@ -120,11 +120,11 @@ struct InboundAdmission: Sendable {
             throw HostError.limitReached("connections not yet secured")
         }
         if let source = limits.source(of: remote) {
-            guard bySource[source, default: 0] < limits.unsecuredPerSource else {
+            guard bySource[source] < limits.unsecuredPerSource else {
                 throw HostError.limitReached("connections from \(remote) not yet secured")
             }
             guard rate.accepts(remote, now: now) else { throw HostError.limitReached("new connections from \(remote)") }
-            bySource[source, default: 0] += 1
+            bySource.add(source)
         }
         unsecured += 1
     }
@@ -132,8 +132,7 @@ struct InboundAdmission: Sendable {
     /// A connection that was admitted has been secured, or closed before that.
     mutating func secured(_ remote: IPAddress) {
         unsecured -= 1
-        guard let source = limits.source(of: remote), let count = bySource[source] else { return }
-        bySource[source] = count == 1 ? nil : count - 1
+        bySource.remove(limits.source(of: remote))
     }
 }
 

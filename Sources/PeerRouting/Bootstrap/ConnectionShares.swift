@@ -1,11 +1,11 @@
+import ResourceLimits
 import Synchronization
 
 /// Counts the connections of a server, in all and of each source, up to its limits.
 final class ConnectionShares: Sendable {
     private struct Counts {
         var all = 0
-        /// No source has a count of 0.
-        var bySource: [IPAddress: Int] = [:]
+        var bySource = SourceCounts<IPAddress>()
     }
 
     private let limit: Int
@@ -22,11 +22,8 @@ final class ConnectionShares: Sendable {
     /// - Parameter source: Where it comes from; nil for one whose share is not limited.
     func take(_ source: IPAddress?) -> Bool {
         counts.withLock { counts in
-            guard counts.all < limit else { return false }
-            if let source {
-                guard counts.bySource[source, default: 0] < limitPerSource else { return false }
-                counts.bySource[source, default: 0] += 1
-            }
+            guard counts.all < limit, counts.bySource[source] < limitPerSource else { return false }
+            counts.bySource.add(source)
             counts.all += 1
             return true
         }
@@ -36,8 +33,7 @@ final class ConnectionShares: Sendable {
     func giveBack(_ source: IPAddress?) {
         counts.withLock { counts in
             counts.all -= 1
-            guard let source, let count = counts.bySource[source] else { return }
-            counts.bySource[source] = count == 1 ? nil : count - 1
+            counts.bySource.remove(source)
         }
     }
 }

@@ -1,4 +1,5 @@
 import NIOCore
+import ResourceLimits
 
 /// One search through the network for the peers nearest to a target, or for a key's providers on the way there.
 ///
@@ -81,7 +82,7 @@ struct IterativeQuery: Sendable {
     /// By source: introductions that led somewhere, and nowhere.
     private var introductions: [KadKey: (good: Int, bad: Int)] = [:]
     /// Peers that answered, by source.
-    private var answersBySource: [IPAddress: Int] = [:]
+    private var answersBySource = SourceCounts<IPAddress>()
     private(set) var requestsSent = 0
     /// The longest chain of answers this search needed so far: its sequential round trips.
     private(set) var depth = 0
@@ -129,7 +130,7 @@ struct IterativeQuery: Sendable {
     /// Whether enough peers have answered from wherever the candidate is said to be.
     private func isCrowded(_ candidate: Candidate) -> Bool {
         !candidate.claims.isEmpty
-            && candidate.claims.allSatisfy { answersBySource[$0, default: 0] >= limits.peersPerSource }
+            && candidate.claims.allSatisfy { answersBySource[$0] >= limits.peersPerSource }
     }
 
     private func isDoubted(_ source: KadKey) -> Bool {
@@ -245,13 +246,10 @@ struct IterativeQuery: Sendable {
         case .heard, .answered, .surplus, .unreachable, .doubtful: return
         }
         candidates[index].state = .answered
-        if let source {
-            let answers = answersBySource[source, default: 0]
-            if answers < limits.peersPerSource {
-                answersBySource[source] = answers + 1
-            } else {
-                candidates[index].state = .surplus
-            }
+        if answersBySource[source] < limits.peersPerSource {
+            answersBySource.add(source)
+        } else {
+            candidates[index].state = .surplus
         }
         note(candidates[index].source, good: 1, bad: isLate ? -1 : 0)
         let below = candidates[index].depth + 1

@@ -73,7 +73,7 @@ extension KademliaNode {
     private func usableProviders(of position: KadKey, now: NIODeadline) -> [KadContact] {
         let present = presentProviders(of: position, now: now)
         let usable = present.filter { health.standing(of: $0.key, now: now) != .gone }
-        return usable.isEmpty ? Array(present.prefix(LookupTable.Limits().goneProviders)) : usable
+        return usable.isEmpty ? Array(present.prefix(lookups.limits.goneProviders)) : usable
     }
 
     /// The providers in the store that have not said goodbye.

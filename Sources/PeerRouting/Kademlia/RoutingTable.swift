@@ -1,4 +1,5 @@
 import NIOCore
+import ResourceLimits
 
 /// The peers a node keeps in mind: up to `bucketSize` for each length of common prefix with the node's own position.
 ///
@@ -31,8 +32,7 @@ struct RoutingTable: Sendable {
     let replaceableAfter: TimeAmount
     /// Entries of one source.
     let sourceLimit: Int
-    /// Entries by source. No source has a count of 0.
-    private var bySource: [IPAddress: Int] = [:]
+    private var bySource = SourceCounts<IPAddress>()
     /// By common prefix length; as many as were needed so far, at most 257.
     private(set) var buckets: [[Entry]] = []
     private(set) var count = 0
@@ -67,7 +67,7 @@ struct RoutingTable: Sendable {
 
     /// Whether a peer at `key` that is not an entry would be admitted: worth the liveness check.
     func hasRoom(for key: KadKey, from source: IPAddress? = nil, now: NIODeadline) -> Bool {
-        guard key != own, source.map({ bySource[$0, default: 0] < sourceLimit }) ?? true else { return false }
+        guard key != own, bySource[source] < sourceLimit else { return false }
         let bucket = bucketIndex(of: key)
         guard bucket < buckets.count, buckets[bucket].count >= bucketSize else { return true }
         return buckets[bucket].contains { $0.lastHeard + replaceableAfter < now }
@@ -83,13 +83,13 @@ struct RoutingTable: Sendable {
             if !contact.addresses.isEmpty { buckets[bucket][index].contact.addresses = contact.addresses }
             return .updated
         }
-        guard source.map({ bySource[$0, default: 0] < sourceLimit }) ?? true else { return .full }
+        guard bySource[source] < sourceLimit else { return .full }
         let bucket = bucketIndex(of: contact.key)
         while buckets.count <= bucket { buckets.append([]) }
         if buckets[bucket].count < bucketSize {
             buckets[bucket].append(Entry(contact: contact, lastHeard: now, source: source))
             count += 1
-            noteSource(source, 1)
+            bySource.add(source)
             return .added
         }
         guard
@@ -99,15 +99,9 @@ struct RoutingTable: Sendable {
         else { return .full }
         let victim = buckets[bucket][oldest]
         buckets[bucket][oldest] = Entry(contact: contact, lastHeard: now, source: source)
-        noteSource(victim.source, -1)
-        noteSource(source, 1)
+        bySource.remove(victim.source)
+        bySource.add(source)
         return .replaced(victim.contact.id)
-    }
-
-    private mutating func noteSource(_ source: IPAddress?, _ change: Int) {
-        guard let source else { return }
-        let count = bySource[source, default: 0] + change
-        bySource[source] = count == 0 ? nil : count
     }
 
     /// Notes a sign of life of an entry; does nothing for other peers.
@@ -126,20 +120,19 @@ struct RoutingTable: Sendable {
     @discardableResult
     mutating func remove(_ key: KadKey) -> Bool {
         guard let (bucket, index) = position(of: key) else { return false }
-        noteSource(buckets[bucket].remove(at: index).source, -1)
+        bySource.remove(buckets[bucket].remove(at: index).source)
         count -= 1
         return true
     }
 
     /// The `limit` entries nearest to `target`, nearest first, but at most `perSource` of one source.
     func nearest(to target: KadKey, limit: Int, perSource: Int) -> [KadContact] {
-        var counts: [IPAddress: Int] = [:]
+        var counts = SourceCounts<IPAddress>()
         var result: [KadContact] = []
         for contact in nearest(to: target, limit: count) where result.count < limit {
-            if let source = self[contact.key]?.source {
-                guard counts[source, default: 0] < perSource else { continue }
-                counts[source, default: 0] += 1
-            }
+            let source = self[contact.key]?.source
+            guard counts[source] < perSource else { continue }
+            counts.add(source)
             result.append(contact)
         }
         return result

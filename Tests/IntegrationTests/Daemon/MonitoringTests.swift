@@ -235,7 +235,7 @@ import Testing
         let daemon = try await TestDaemon.start(
             store: layout.path, ports: .usual,
             arguments: ["--bootstrap-kind", "static", "--mirror-resolve-timeout", "1ms"], logLevel: "INFO")
-        let count = MirrorCluster.isFull ? 100_000 : 4000
+        let count = Project.isFullScale ? 100_000 : 4000
         var random = SystemRandomNumberGenerator()
         let seed = UInt64.random(in: 0 ... .max, using: &random)
         var state = seed

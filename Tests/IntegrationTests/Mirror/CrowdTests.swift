@@ -8,7 +8,7 @@ extension MirrorProcessTests {
     @Suite struct CrowdTests {
         /// Many clients want the same blob, which one peer has, from one node.
         @Test func manyClientsOfOneBlob() async throws {
-            let (clients, mebibytes) = MirrorCluster.isFull ? (200, 96) : (200, 2)
+            let (clients, mebibytes) = Project.isFullScale ? (200, 96) : (200, 2)
             let layout = try await TestImages.sized(mebibytes)
             let (digest, size) = try layout.largestLayer(of: TestImages.demo)
             let cluster = try await MirrorCluster.start(layout, providers: 1)

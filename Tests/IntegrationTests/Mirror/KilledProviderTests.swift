@@ -2,6 +2,7 @@ import Foundation
 import OCIDistribution
 import PeerRouting
 import Synchronization
+import TestSupport
 import Testing
 
 extension MirrorProcessTests {
@@ -11,7 +12,7 @@ extension MirrorProcessTests {
         private static let seed: UInt64 = 5
 
         @Test func aSecondProviderCarriesOn() async throws {
-            let (rounds, mebibytes) = (MirrorCluster.rounds(10), MirrorCluster.isFull ? 477 : 64)
+            let (rounds, mebibytes) = (MirrorCluster.rounds(10), Project.isFullScale ? 477 : 64)
             let layout = try await TestImages.sized(mebibytes)
             let (digest, size) = try layout.largestLayer(of: TestImages.demo)
             let cluster = try await MirrorCluster.start(layout, providers: 2)

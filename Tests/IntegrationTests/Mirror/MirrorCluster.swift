@@ -23,12 +23,10 @@ final class MirrorCluster: Sendable {
     private let killed = Mutex<[Int: ChildProcess]>([:])
     private let starts = Mutex(0)
 
-    /// Whether the tests run as large as the requirements state them.
-    static let isFull = ProcessInfo.processInfo.environment["SPEGEL_TEST_FULL"] == "1"
-
     /// How often something random is tried: a hundred times in full, else as stated, unless it is set.
     static func rounds(_ few: Int) -> Int {
-        ProcessInfo.processInfo.environment["SPEGEL_TEST_ROUNDS"].flatMap { Int($0) } ?? (isFull ? 100 : few)
+        ProcessInfo.processInfo.environment["SPEGEL_TEST_ROUNDS"].flatMap { Int($0) }
+            ?? (Project.isFullScale ? 100 : few)
     }
 
     /// Starts the node and the providers, each with a copy of the layout, and waits until the node finds each of them.

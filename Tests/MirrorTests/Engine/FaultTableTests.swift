@@ -3,6 +3,7 @@ import Foundation
 import NIOCore
 import OCIDistribution
 import PeerRouting
+import TestSupport
 import Testing
 
 @testable import MirrorServer
@@ -41,7 +42,6 @@ extension HeavyTests {
             var reason: String
         }
 
-        static let isFull = ProcessInfo.processInfo.environment["SPEGEL_TEST_FULL"] == "1"
         static let manifest = SharedBytes.manifest(1)
         static let small = SharedBytes(count: 200_000, seed: 1)
         static let medium = SharedBytes(count: 6_000_000, seed: 2)
@@ -52,7 +52,8 @@ extension HeavyTests {
             case .manifest: manifest
             case .small: small
             case .large:
-                isFull || [.none, .closedInBody, .resetInBody, .stallInBody, .wrongLastByte].contains(fault)
+                Project.isFullScale
+                    || [.none, .closedInBody, .resetInBody, .stallInBody, .wrongLastByte].contains(fault)
                     ? huge : medium
             case .range: medium
             }

@@ -12,7 +12,6 @@ extension HeavyTests {
     /// Many clients, peers that die, and what is left afterwards. `SPEGEL_TEST_FULL=1` makes them as large as the
     /// requirements state them.
     @Suite struct LoadTests {
-        private static let isFull = HeavyTests.FaultTable.isFull
 
         @Test(.timeLimit(.minutes(15))) func overlappingRequestsAreAllAnswered() async throws {
             let clients = 64
@@ -25,11 +24,11 @@ extension HeavyTests {
             let second = try await Node.start(network: network, peerPort: first.port, id: 2) {
                 // The default of the command line, as the fault was first seen with it, on a machine of one's own:
                 // elsewhere one thread, with a lookup, may stand still for longer while all others go on.
-                if Self.isFull { $0.resolveTimeout = .milliseconds(20) }
+                if Project.isFullScale { $0.resolveTimeout = .milliseconds(20) }
             }
             try await first.router.advertise((manifests + blobs).map { "\($0.digest)" })
-            let duration: Duration = Self.isFull ? .seconds(60) : .seconds(0)
-            let requests = Self.isFull ? Int.max : 60
+            let duration: Duration = Project.isFullScale ? .seconds(60) : .seconds(0)
+            let requests = Project.isFullScale ? Int.max : 60
             let clock = ContinuousClock()
             let end = clock.now + duration
             let results = try await withThrowingTaskGroup(of: [Outcome: Int].self) { group in
@@ -38,14 +37,14 @@ extension HeavyTests {
                         var random = SplitMix64(seed: UInt64(number))
                         let client = try await VerifyingClient.connect(port: second.port)
                         var outcomes: [Outcome: Int] = [:]
-                        for index in 0..<requests where !Self.isFull || clock.now < end {
+                        for index in 0..<requests where !Project.isFullScale || clock.now < end {
                             // Every other request is for the same few digests as everybody else's.
                             let pick = index % 2 == 0 ? index % 10 : Int.random(in: 0..<500, using: &random)
                             let isManifest = Bool.random(using: &random)
                             let content = isManifest ? manifests[pick] : blobs[pick]
                             let path = isManifest ? manifestPath(content.digest) : blobPath(content.digest)
                             outcomes[try await client.get(path, expected: content.buffer), default: 0] += 1
-                            if Self.isFull, clock.now >= end { break }
+                            if Project.isFullScale, clock.now >= end { break }
                         }
                         await client.close()
                         return outcomes
@@ -62,7 +61,7 @@ extension HeavyTests {
         }
 
         @Test(.timeLimit(.minutes(15))) func killedPeersCostNoBody() async throws {
-            let (rounds, size) = Self.isFull ? (100, 500_000_000) : (20, 24_000_000)
+            let (rounds, size) = Project.isFullScale ? (100, 500_000_000) : (20, 24_000_000)
             let blob = SharedBytes(count: size, seed: 50)
             var random = SplitMix64(seed: 51)
             var outcomes: [Outcome: Int] = [:]
@@ -99,7 +98,7 @@ extension HeavyTests {
         }
 
         @Test(.timeLimit(.minutes(15))) func manyClientsOfOneBlob() async throws {
-            let (clients, size) = Self.isFull ? (200, 100_000_000) : (200, 3_000_000)
+            let (clients, size) = Project.isFullScale ? (200, 100_000_000) : (200, 3_000_000)
             let blob = SharedBytes(count: size, seed: 60)
             let network = InMemoryPeerNetwork()
             let source = try await FaultyPeer.start()
@@ -162,7 +161,7 @@ extension HeavyTests {
                     try await group.waitForAll()
                 }
             }
-            let size = Self.isFull ? 10_000 : 3200
+            let size = Project.isFullScale ? 10_000 : 3200
             try await round(size)
             let before = ProcessMetrics.residentBytes
             try await round(size)
