@@ -1,4 +1,5 @@
-import Foundation
+import NIOConcurrencyHelpers
+import NIOPosix
 
 /// Log lines on their way to a descriptor, written by a thread of their own: a reader that stops reading standard error does
 /// not stop the daemon.
@@ -11,15 +12,24 @@ final class LogQueue: LogSink, @unchecked Sendable {
     /// The process's standard error.
     static let standardError = LogQueue(sink: FileDescriptorSink(descriptor: 2))
 
+    private enum State {
+        /// Every line is written.
+        case idle
+        /// ``lines`` wait for the thread.
+        case filled
+        /// The thread writes the last batch.
+        case writing
+    }
+
     private let sink: any LogSink
     private let byteLimit: Int
+    /// One thread, that of ``drain()``.
+    private let thread = NIOThreadPool(numberOfThreads: 1)
     /// Guards everything below.
-    private let condition = NSCondition()
+    private let state = ConditionLock(value: State.idle)
     private var lines: [[UInt8]] = []
     private var bytes = 0
     private var dropped = 0
-    /// Whether the thread has lines that are not written yet.
-    private var isWriting = false
     private var isStarted = false
 
     init(sink: any LogSink, byteLimit: Int = LogQueue.byteLimit) {
@@ -28,10 +38,10 @@ final class LogQueue: LogSink, @unchecked Sendable {
     }
 
     func write(line: [UInt8]) {
-        condition.lock()
-        defer { condition.unlock() }
+        state.lock()
         guard bytes + line.count <= byteLimit else {
             dropped += 1
+            state.unlock()
             return
         }
         if dropped > 0 {
@@ -42,40 +52,32 @@ final class LogQueue: LogSink, @unchecked Sendable {
         bytes += line.count
         if !isStarted {
             isStarted = true
-            let thread = Thread { [self] in drain() }
-            thread.name = "log"
             thread.start()
+            thread.submit { [self] _ in drain() }
         }
-        condition.broadcast()
+        state.unlock(withValue: .filled)
     }
 
-    /// Waits until everything is written, or until some seconds have passed.
-    func flush(atMost limit: TimeInterval) {
-        let deadline = Date().addingTimeInterval(limit)
-        condition.lock()
-        defer { condition.unlock() }
-        while isWriting || !lines.isEmpty {
-            guard condition.wait(until: deadline) else { return }
-        }
+    /// Waits until everything is written, or until so many seconds have passed.
+    func flush(atMost limit: Double) {
+        if state.lock(whenValue: .idle, timeoutSeconds: limit) { state.unlock() }
     }
 
     private func drain() {
         while true {
-            condition.lock()
-            isWriting = false
-            condition.broadcast()
-            while lines.isEmpty { condition.wait() }
+            state.lock(whenValue: .filled)
             let batch = lines
             lines = []
-            isWriting = true
-            condition.unlock()
+            state.unlock(withValue: .writing)
             for line in batch {
                 sink.write(line: line)
                 // Room is made when a line is out, not before: what waits here is in memory, too.
-                condition.lock()
+                state.lock()
                 bytes = max(0, bytes - line.count)
-                condition.unlock()
+                state.unlock()
             }
+            state.lock()
+            state.unlock(withValue: lines.isEmpty ? .idle : .filled)
         }
     }
 
