@@ -50,21 +50,21 @@ final class DaemonProcess: Sendable {
         if isRunning { sendSignal(identifier, SIGKILL) }
     }
 
-    /// Waits until the daemon says that it listens.
+    /// Waits until the daemon of a node says that it listens.
     ///
     /// - Throws: ``CommandFailure`` with the end of the log when the daemon ends first or takes too long.
-    func waitUntilListening(on address: ListenAddress) async throws {
+    func waitUntilListening(_ node: DemoNode) async throws {
         for _ in 0..<6000 {
             guard isRunning else { throw CommandFailure("the daemon did not start:\n\(endOfLog)") }
-            // Its log says so; a connection could be to whoever else has the port.
-            if let log = try? String(contentsOfFile: logPath, encoding: .utf8),
-                log.contains(#""msg":"registry listening""#)
+            // Another process may have the port.
+            if let status = try? await node.report().status, status.processID == identifier,
+                !status.registryAddresses.isEmpty
             {
                 return
             }
             try await Task.sleep(for: .milliseconds(10))
         }
-        throw CommandFailure("the daemon does not listen on \(address):\n\(endOfLog)")
+        throw CommandFailure("the daemon does not listen on \(node.registry):\n\(endOfLog)")
     }
 
     /// Asks the daemon to stop and waits for it.

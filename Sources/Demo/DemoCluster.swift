@@ -38,7 +38,7 @@ final class DemoCluster: Sendable {
                 program: program, arguments: node.arguments, logPath: node.logPath)
             processes.withLock { $0[node.number] = process }
             terminal.line("  \(process.commandLine)")
-            try await process.waitUntilListening(on: node.registry)
+            try await process.waitUntilListening(node)
         }
         terminal.line("  the first has the image, the others have nothing; their logs are beside \(nodes[0].logPath)")
     }

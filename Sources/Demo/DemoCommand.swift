@@ -37,11 +37,11 @@ struct DemoCommand: AsyncParsableCommand {
 
     func validate() throws {
         guard DemoNode.consecutiveHosts(registryAddr.host ?? "", count: 3) != nil,
-            (1..<UInt16.max).contains(registryAddr.port)
+            (1..<UInt16.max - 1).contains(registryAddr.port)
         else {
             throw ValidationError(
                 "'--registry-addr \(registryAddr)' needs an address such as 127.0.0.2 here, with two more after it, and "
-                    + "a port from 1 to 65534.")
+                    + "a port from 1 to 65533.")
         }
     }
 

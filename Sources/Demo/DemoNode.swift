@@ -8,6 +8,8 @@ import SpegelCommands
 struct DemoNode: Sendable {
     /// Where it serves.
     var registry: ListenAddress
+    /// Where it says what it does.
+    var metrics: ListenAddress
     /// What it has: an OCI image layout.
     var store: String
     /// Its number, from 1.
@@ -22,8 +24,8 @@ struct DemoNode: Sendable {
     /// The arguments of its daemon.
     var arguments: [String] {
         var arguments = [
-            "--log-level", "DEBUG", "registry", "--store", store, "--registry-addr", "\(registry)", "--metrics-addr",
-            "\(host):0", "--router-addr", "\(host):0", "--bootstrap-kind", "http", "--http-bootstrap-url",
+            "registry", "--store", store, "--registry-addr", "\(registry)", "--metrics-addr",
+            "\(metrics)", "--router-addr", "\(host):0", "--bootstrap-kind", "http", "--http-bootstrap-url",
             "http://\(bootstrap)/id",
             // Three nodes and a pull keep a small machine busier than the usual 20 ms for a lookup allow for.
             "--mirror-resolve-timeout", "2s",
@@ -38,7 +40,8 @@ struct DemoNode: Sendable {
         let bootstrap = ListenAddress(host: first.host, port: first.port + 1)
         return zip(hosts, stores).enumerated().map { index, node in
             DemoNode(
-                registry: ListenAddress(host: node.0, port: first.port), store: node.1, number: index + 1,
+                registry: ListenAddress(host: node.0, port: first.port),
+                metrics: ListenAddress(host: node.0, port: first.port + 2), store: node.1, number: index + 1,
                 bootstrap: bootstrap, logPath: "\(logDirectory)/node\(index + 1).log")
         }
     }
@@ -53,36 +56,22 @@ struct DemoNode: Sendable {
         return (0..<count).map { "\(prefix).\(Int(last) + $0)" }
     }
 
-    /// How long its log is, for ``sources(of:since:)``.
-    var logSize: UInt64 {
-        let attributes = try? FileManager.default.attributesOfItem(atPath: logPath)
-        return (attributes?[.size] as? UInt64) ?? 0
-    }
-
-    /// From which peers content came to this node, as its log tells from a place on: the address, and the offset from
-    /// which on, in the order of serving.
+    /// What the daemon says of itself.
     ///
-    /// - Parameter key: the digest, or the name with its tag.
-    func sources(of key: String, since: UInt64) -> [(host: String, offset: Int64)] {
-        guard let log = try? Data(contentsOf: URL(fileURLWithPath: logPath)) else { return [] }
-        return log.dropFirst(Int(clamping: since)).split(separator: UInt8(ascii: "\n")).compactMap { line in
-            guard let fields = try? JSONDecoder().decode([String: LogValue].self, from: Data(line)),
-                fields["msg"] == .text("a peer serves"), fields["key"] == .text(key),
-                case .text(let peer)? = fields["peer"], case .text(let offset)? = fields["offset"],
-                let host = ListenAddress(peer)?.host
-            else { return nil }
-            return (host, Int64(offset) ?? 0)
-        }
-    }
+    /// - Throws: ``CommandFailure`` when it does not answer.
+    func report() async throws -> NodeReport { try await NodeReport.fetch(from: metrics) }
+}
 
-    /// A field of a log line, as far as it is looked at.
-    private enum LogValue: Decodable, Equatable {
-        case text(String)
-        case other
+extension TrafficSnapshot {
+    /// The number of the last transfer that has started; 0 before the first.
+    var lastTransfer: UInt64 { (transfers + recentTransfers).map(\.number).max() ?? 0 }
 
-        init(from decoder: any Decoder) throws {
-            let text = try? decoder.singleValueContainer().decode(String.self)
-            self = text.map { .text($0) } ?? .other
-        }
+    /// Which peers gave content in the transfers after one, in the order of serving.
+    ///
+    /// - Parameter image: `registry/repository`; nil for any.
+    func sources(of reference: String, image: String? = nil, after number: UInt64) -> [Source] {
+        (recentTransfers + transfers).filter {
+            $0.number > number && $0.reference == reference && (image == nil || $0.image == image)
+        }.flatMap(\.sources)
     }
 }

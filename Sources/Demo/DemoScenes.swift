@@ -1,6 +1,7 @@
 import ContentStore
 import Foundation
 import Logging
+import MirrorServer
 import OCIDistribution
 import RegistryClient
 import SpegelCommands
@@ -34,15 +35,15 @@ struct DemoScenes: Sendable {
         let killed = Mutex<(number: Int, host: String, at: Int64)?>(nil)
         let (cluster, terminal) = (self.cluster, self.terminal)
         let wanted = largest?.descriptor
-        let since = node.logSize
-        let observe: @Sendable (PullEvent) -> Void = { event in
+        let last = try await node.report().traffic.lastTransfer
+        let observe: @Sendable (PullEvent) async -> Void = { event in
             guard case .progress(let digest, let received) = event, let wanted, digest == wanted.digest,
                 received >= wanted.size / 3, killed.withLock({ $0 == nil }),
-                let source = node.sources(of: "\(digest)", since: since).last
+                let source = try? await node.report().traffic.sources(of: "\(digest)", after: last).last
             else { return }
             killed.withLock { killed in
-                guard killed == nil, let number = cluster.kill(host: source.host) else { return }
-                killed = (number, source.host, received)
+                guard killed == nil, let number = cluster.kill(host: source.address) else { return }
+                killed = (number, source.address, received)
             }
             if let killed = killed.withLock({ $0 }) {
                 terminal.line(
@@ -56,7 +57,7 @@ struct DemoScenes: Sendable {
             observe: observe)
         guard killed.withLock({ $0 != nil }) else {
             throw CommandFailure(
-                "no node could be killed while it served: the log of the third node says nothing of it")
+                "no node could be killed while it served: the third node does not say who served it")
         }
     }
 
@@ -64,12 +65,12 @@ struct DemoScenes: Sendable {
     @discardableResult
     private func pull(
         through node: DemoNode, into target: String, title: String, showsTable: Bool = true,
-        observe: @escaping @Sendable (PullEvent) -> Void = { _ in }
+        observe: @escaping @Sendable (PullEvent) async -> Void = { _ in }
     ) async throws -> PulledContent? {
         let store = try await OnDiskContentStore.open(path: target, options: .receiving(logger: logger))
         terminal.line()
         terminal.line(terminal.bold(title))
-        let since = node.logSize
+        let last = try await node.report().traffic.lastTransfer
         let result = try await VerifiedPull(
             endpoint: node.endpoint, platforms: .all, store: store, terminal: terminal, logger: logger, observe: observe
         ).run(reference)
@@ -77,9 +78,10 @@ struct DemoScenes: Sendable {
             terminal.line()
             terminal.line(terminal.bold("What happened"))
             let target = result.pull.target.digest
+            let traffic = try await node.report().traffic
             for line in PullTable(
                 result.pull, result.verification,
-                source: { source(of: $0, isTarget: $0.descriptor.digest == target, node, since) }
+                source: { source(of: $0, isTarget: $0.descriptor.digest == target, traffic, last) }
             ).lines {
                 terminal.line("  \(line)")
             }
@@ -90,11 +92,15 @@ struct DemoScenes: Sendable {
     }
 
     /// The peers that served a piece, and from which byte on where it was more than one.
-    private func source(of content: PulledContent, isTarget: Bool, _ node: DemoNode, _ since: UInt64) -> String? {
-        var served = node.sources(of: "\(content.descriptor.digest)", since: since)
-        if isTarget, served.isEmpty, let name = reference.taggedName { served = node.sources(of: name, since: since) }
+    private func source(
+        of content: PulledContent, isTarget: Bool, _ traffic: TrafficSnapshot, _ last: UInt64
+    ) -> String? {
+        var served = traffic.sources(of: "\(content.descriptor.digest)", after: last)
+        if isTarget, served.isEmpty, let tag = reference.tag {
+            served = traffic.sources(of: tag, image: "\(reference.registry)/\(reference.repository)", after: last)
+        }
         guard let first = served.first else { return nil }
-        return ([first.host] + served.dropFirst().map { "\($0.host) from \(Quantity.bytes($0.offset)) on" })
+        return ([first.address] + served.dropFirst().map { "\($0.address) from \(Quantity.bytes($0.offset)) on" })
             .joined(separator: ", ")
     }
 }

@@ -33,7 +33,7 @@ package struct ImagePull: Sendable {
     private let platforms: PlatformSelection
     private let limits: Limits
     private let logger: Logger
-    private let report: @Sendable (PullEvent) -> Void
+    private let report: @Sendable (PullEvent) async -> Void
 
     /// A pull from one server.
     ///
@@ -44,11 +44,11 @@ package struct ImagePull: Sendable {
     ///   - platforms: What is taken of an index.
     ///   - limits: Bounds.
     ///   - logger: Receives a warning for each repeated try.
-    ///   - report: Receives every event, from any thread.
+    ///   - report: Receives every event, from any thread; the pull goes on when it returns.
     package init(
         client: RegistryClient, endpoint: RegistryEndpoint, store: any WritableContentStore,
         platforms: PlatformSelection = .current, limits: Limits = Limits(),
-        logger: Logger, report: @escaping @Sendable (PullEvent) -> Void = { _ in }
+        logger: Logger, report: @escaping @Sendable (PullEvent) async -> Void = { _ in }
     ) {
         self.client = client
         self.endpoint = endpoint
@@ -67,7 +67,7 @@ package struct ImagePull: Sendable {
         let began = clock.now
         var tree = try await fetchManifests(reference)
         let blobs = tree.blobs
-        for blob in blobs { report(.planned(blob.descriptor, blob.role)) }
+        for blob in blobs { await report(.planned(blob.descriptor, blob.role)) }
         var contents: [PulledContent] = []
         var absent: Set<Digest> = []
 
@@ -100,7 +100,7 @@ package struct ImagePull: Sendable {
             } catch {
                 throw PullError.store("writing manifest \(manifest.pulled.descriptor.digest): \(error)")
             }
-            report(.finished(manifest.pulled))
+            await report(.finished(manifest.pulled))
         }
         let target = tree.manifests[0].pulled.descriptor
         do {
@@ -250,7 +250,7 @@ package struct ImagePull: Sendable {
                 let pulled = PulledContent(
                     descriptor: fetched.descriptor, role: ContentRole(fetched.descriptor), source: endpoint,
                     duration: clock.now - began, retries: attempt)
-                report(.planned(fetched.descriptor, pulled.role))
+                await report(.planned(fetched.descriptor, pulled.role))
                 return (fetched, Tree.Node(pulled: pulled, bytes: fetched.bytes, isRequired: true))
             } catch {
                 try await decide(error, &attempt, what: "\(wanted)")
@@ -273,16 +273,16 @@ package struct ImagePull: Sendable {
         let clock = ContinuousClock()
         let began = clock.now
         let digest = descriptor.digest
-        func finished(source: RegistryEndpoint?, retries: Int) -> PulledContent {
+        func finished(source: RegistryEndpoint?, retries: Int) async -> PulledContent {
             let pulled = PulledContent(
                 descriptor: descriptor, role: role, source: source, duration: clock.now - began, retries: retries)
-            report(.finished(pulled))
+            await report(.finished(pulled))
             return pulled
         }
         if let present = try? await store.info(digest), present.size == descriptor.size {
-            return finished(source: nil, retries: 0)
+            return await finished(source: nil, retries: 0)
         }
-        report(.started(digest))
+        await report(.started(digest))
         var tries = Tries()
         while true {
             let writer = try await storing("beginning \(digest)") {
@@ -296,7 +296,7 @@ package struct ImagePull: Sendable {
                     if case .digestMismatch = error { throw PullError.corrupt(digest, reason: "\(error)") }
                     throw PullError.store("writing \(digest): \(error)")
                 }
-                return finished(source: endpoint, retries: tries.total)
+                return await finished(source: endpoint, retries: tries.total)
             } catch let error as PullError {
                 await writer.abort()
                 // Wrong bytes may have been an accident on the way; from the start, once more.
@@ -304,7 +304,7 @@ package struct ImagePull: Sendable {
                 tries.startedAgain = true
                 tries.total += 1
                 logger.warning("fetching again", metadata: ["digest": "\(digest)", "error": "\(error)"])
-                report(.retrying(digest, reason: "\(error)"))
+                await report(.retrying(digest, reason: "\(error)"))
             } catch {
                 await writer.abort()
                 throw error
@@ -325,7 +325,7 @@ package struct ImagePull: Sendable {
                     offset: before, size: descriptor.size
                 ) { piece in
                     try await storing("writing \(digest)") { try await writer.append(piece) }
-                    report(.progress(digest, received: writer.offset))
+                    await report(.progress(digest, received: writer.offset))
                 }
                 return
             } catch let error as PullError {
@@ -335,7 +335,7 @@ package struct ImagePull: Sendable {
                 if writer.offset - before >= limits.progress { tries.failures = 0 }
                 try await decide(error, &tries.failures, what: "\(digest)")
                 tries.total += 1
-                report(.retrying(digest, reason: "\(error)"))
+                await report(.retrying(digest, reason: "\(error)"))
             }
         }
     }

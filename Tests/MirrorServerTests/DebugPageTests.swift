@@ -37,7 +37,7 @@ import Testing
         snapshot.transfers = [
             .init(
                 number: 1, image: hostile, reference: hostile, start: 1000, bytes: 1, totalBytes: 2, peers: [hostile],
-                clients: 1)
+                clients: 1, sources: [.init(peer: hostile, address: hostile, offset: 0)])
         ]
         var status = MirrorNode.Status()
         status.reason = hostile

@@ -65,7 +65,7 @@ private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         let ledger = TrafficLedger { Self.morning }
         let second = Self.peer("second")
         let record = ledger.startTransfer(blob())
-        record.sourceStarted(endpoint(Self.peer, "10.0.0.1"), totalBytes: 1000, clients: 2)
+        record.sourceStarted(endpoint(Self.peer, "10.0.0.1"), offset: 0, totalBytes: 1000, clients: 2)
         record.received(300, offset: 300)
         record.received(100, offset: 400)
         var snapshot = ledger.snapshot()
@@ -80,7 +80,7 @@ private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         #expect(snapshot.total.takenBytes == 0)
         record.sourceEnded()
         ledger.attemptEnded(Self.peer, failure: "stalled")
-        record.sourceStarted(endpoint(second, "10.0.0.2"), totalBytes: 1000, clients: 2)
+        record.sourceStarted(endpoint(second, "10.0.0.2"), offset: 400, totalBytes: 1000, clients: 2)
         record.received(600, offset: 1000)
         record.end()
         ledger.attemptEnded(second, failure: nil)
@@ -88,6 +88,12 @@ private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         ledger.served(blob(), bytes: 5, to: "10.0.0.3")
         snapshot = ledger.snapshot()
         #expect(snapshot.transferCount == 0)
+        let ended = snapshot.recentTransfers
+        #expect(ended.count == 1)
+        #expect(ended[0].end == Self.morning)
+        #expect(ended[0].peers == [Self.peer, second].map(\.description))
+        #expect(ended[0].sources.map(\.address) == ["10.0.0.1", "10.0.0.2"])
+        #expect(ended[0].sources.map(\.offset) == [0, 400])
         #expect(snapshot.total.takenBytes == 1000)
         #expect(snapshot.total.servedBytes == 60)
         #expect(snapshot.total.savedBytes == 0)
@@ -108,13 +114,29 @@ private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
     @Test func aTransferThatEndsTwiceCountsOnce() {
         let ledger = TrafficLedger { Self.morning }
         let record = ledger.startTransfer(blob())
-        record.sourceStarted(endpoint(Self.peer), totalBytes: 10, clients: 1)
+        record.sourceStarted(endpoint(Self.peer), offset: 0, totalBytes: 10, clients: 1)
         record.received(10, offset: 10)
         record.sourceEnded()
         record.sourceEnded()
         record.end()
         record.end()
         #expect(ledger.snapshot().total.takenBytes == 10)
+    }
+
+    @Test func endedTransfersAreLimitedToTheLastOnes() {
+        let ledger = TrafficLedger { Self.morning }
+        // One of which nobody gave anything, which the requests tell.
+        ledger.startTransfer(blob()).end()
+        for _ in 0..<TrafficLedger.keptTransfers + 5 {
+            let record = ledger.startTransfer(blob())
+            for offset in 0..<20 {
+                record.sourceStarted(endpoint(Self.peer), offset: Int64(offset), totalBytes: 20, clients: 1)
+            }
+            record.end()
+        }
+        let ended = ledger.snapshot().recentTransfers
+        #expect(ended.map(\.number) == (7...UInt64(TrafficLedger.keptTransfers) + 6).map { $0 })
+        #expect(ended.allSatisfy { $0.sources.map(\.offset) == Array(0..<16) })
     }
 
     @Test func historyHasNoGapsAndEndsNow() {
@@ -200,7 +222,7 @@ private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         for (number, bytes) in [30, 10, 20].enumerated() {
             let record = ledger.startTransfer(blob())
             record.sourceStarted(
-                endpoint(Self.peer("\(number)")), totalBytes: 30, clients: 1)
+                endpoint(Self.peer("\(number)")), offset: 0, totalBytes: 30, clients: 1)
             record.received(bytes, offset: Int64(bytes))
             record.end()
         }
@@ -308,7 +330,7 @@ private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
                 group.addTask { [self] in
                     for _ in 0..<500 {
                         let record = ledger.startTransfer(blob())
-                        record.sourceStarted(endpoint(Self.peer), totalBytes: 2, clients: 1)
+                        record.sourceStarted(endpoint(Self.peer), offset: 0, totalBytes: 2, clients: 1)
                         record.received(1, offset: 1)
                         record.received(1, offset: 2)
                         record.end()

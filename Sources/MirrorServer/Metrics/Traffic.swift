@@ -122,6 +122,20 @@ public struct TrafficSnapshot: Sendable, Hashable, Codable {
         public var peers: [String]
         /// Clients that wait for it.
         public var clients: Int
+        /// Who gave which bytes, the current one last, at most 16.
+        public var sources: [Source]
+        /// When it ended, in whatever way; nil while it is under way.
+        public var end: Double?
+    }
+
+    /// A peer that gives, or gave, bytes of a body.
+    public struct Source: Sendable, Hashable, Codable {
+        /// Its ID.
+        public var peer: String
+        /// Its IP address.
+        public var address: String
+        /// The offset in the body of the first byte that it gave.
+        public var offset: Int64
     }
 
     /// When the snapshot was taken.
@@ -151,4 +165,6 @@ public struct TrafficSnapshot: Sendable, Hashable, Codable {
     public var transfers: [Transfer] = []
     /// How many there are.
     public var transferCount = 0
+    /// Bodies whose relaying has ended, in whatever way, oldest first, at most ``TrafficLedger/keptTransfers``.
+    public var recentTransfers: [Transfer] = []
 }

@@ -1,3 +1,4 @@
+import DequeModule
 import Metrics
 import NIOConcurrencyHelpers
 import NIOCore
@@ -14,10 +15,13 @@ import Synchronization
 package final class TrafficLedger: Sendable {
     /// Most transfers that a snapshot lists.
     package static let listedTransfers = 100
+    /// Most transfers that are remembered after their end.
+    package static let keptTransfers = 100
 
     private struct State {
         var accounts: TrafficAccounts
         var transfers: [UInt64: TransferRecord] = [:]
+        var recent: Deque<EndedTransfer> = []
         var next: UInt64 = 0
         /// Counts the changes, so that nothing is written when there were none.
         var changes: UInt64 = 0
@@ -104,7 +108,13 @@ package final class TrafficLedger: Sendable {
     }
 
     fileprivate func transferEnded(_ number: UInt64) {
-        state.withLockedValue { _ = $0.transfers.removeValue(forKey: number) }
+        let now = clock()
+        state.withLockedValue { state in
+            // A transfer without a source was a miss, which the requests tell.
+            guard let record = state.transfers.removeValue(forKey: number), record.hasSources else { return }
+            if state.recent.count == Self.keptTransfers { state.recent.removeFirst() }
+            state.recent.append(EndedTransfer(record: record, end: now))
+        }
     }
 
     // MARK: Reading
@@ -112,11 +122,16 @@ package final class TrafficLedger: Sendable {
     /// The counts and the transfers under way.
     package func snapshot() -> TrafficSnapshot {
         let now = clock()
-        let (accounts, transfers) = state.withLockedValue { ($0.accounts, $0.transfers) }
+        let (accounts, transfers, recent) = state.withLockedValue { ($0.accounts, $0.transfers, $0.recent) }
         var snapshot = accounts.snapshot(now: now)
         snapshot.transferCount = transfers.count
         snapshot.transfers = transfers.keys.sorted().prefix(Self.listedTransfers).compactMap {
             transfers[$0]?.snapshot
+        }
+        snapshot.recentTransfers = recent.map {
+            var transfer = $0.record.snapshot
+            transfer.end = $0.end
+            return transfer
         }
         return snapshot
     }
@@ -127,16 +142,22 @@ package final class TrafficLedger: Sendable {
     }
 }
 
+/// A transfer that is remembered after its end; its texts are made when a snapshot is.
+private struct EndedTransfer: Sendable {
+    var record: TransferRecord
+    var end: Double
+}
+
 /// One transfer under way. Its event loop writes; snapshots read from any thread.
 final class TransferRecord: Sendable {
-    /// Most peers that are listed.
-    private static let peerLimit = 16
+    /// Most sources that are listed.
+    private static let sourceLimit = 16
 
     private struct Sources {
         var current: PeerEndpoint?
         /// Bytes received before the current source.
         var receivedBefore: Int64 = 0
-        var peers: [String] = []
+        var all: [(peer: PeerEndpoint, offset: Int64)] = []
     }
 
     private let number: UInt64
@@ -171,15 +192,16 @@ final class TransferRecord: Sendable {
 
     /// A peer begins to give bytes of the body.
     ///
-    /// - Parameter clients: the clients that wait.
-    func sourceStarted(_ peer: PeerEndpoint, totalBytes: Int64, clients: Int) {
+    /// - Parameters:
+    ///   - offset: the first of them, counted from the beginning of the body.
+    ///   - clients: the clients that wait.
+    func sourceStarted(_ peer: PeerEndpoint, offset: Int64, totalBytes: Int64, clients: Int) {
         sourceEnded()
         self.clients.store(clients, ordering: .relaxed)
         self.totalBytes.store(totalBytes, ordering: .relaxed)
         sources.withLockedValue { sources in
             sources.current = peer
-            let name = peer.id.description
-            if sources.peers.last != name, sources.peers.count < Self.peerLimit { sources.peers.append(name) }
+            if sources.all.count < Self.sourceLimit { sources.all.append((peer, offset)) }
         }
     }
 
@@ -204,13 +226,20 @@ final class TransferRecord: Sendable {
         ledger.transferEnded(number)
     }
 
+    fileprivate var hasSources: Bool { sources.withLockedValue { !$0.all.isEmpty } }
+
     fileprivate var snapshot: TrafficSnapshot.Transfer {
         let total = totalBytes.load(ordering: .relaxed)
+        let sources = sources.withLockedValue { $0.all }.map {
+            TrafficSnapshot.Source(
+                peer: $0.peer.id.description, address: $0.peer.address.description, offset: $0.offset)
+        }
         return TrafficSnapshot.Transfer(
             number: number, image: TrafficAccounts.Subject(request).image ?? "",
             reference: request.tag ?? request.digest?.description ?? "", start: startedAt,
             bytes: offset.load(ordering: .relaxed), totalBytes: total < 0 ? nil : total,
-            peers: sources.withLockedValue { $0.peers }, clients: clients.load(ordering: .relaxed))
+            peers: sources.reduce(into: []) { if $0.last != $1.peer { $0.append($1.peer) } },
+            clients: clients.load(ordering: .relaxed), sources: sources)
     }
 }
 

@@ -48,6 +48,8 @@ extension MirrorNode {
             public var requestsUnderWay: Int
         }
 
+        /// The process of the node.
+        public var processID = getpid()
         /// Whether the node is ready, as `/readyz` has it.
         public var isReady = false
         /// Why it is not; nil when it is.

@@ -71,19 +71,19 @@ struct TopCommand: AsyncParsableCommand {
 }
 
 /// The state and the traffic of a daemon.
-struct NodeReport: Codable, Hashable {
+package struct NodeReport: Codable, Hashable, Sendable {
     /// Rows of each table.
     private static let rows = 10
     /// Most bytes of a document: 10,000 keys and 512 images with long names stay below.
     private static let documentLimit = 16 << 20
 
-    var status: MirrorNode.Status
-    var traffic: TrafficSnapshot
+    package var status: MirrorNode.Status
+    package var traffic: TrafficSnapshot
 
     /// Asks the daemon whose metrics are at an address.
     ///
     /// - Throws: ``CommandFailure`` saying what to do about it.
-    static func fetch(from address: ListenAddress) async throws -> NodeReport {
+    package static func fetch(from address: ListenAddress) async throws -> NodeReport {
         let base = "http://\(ListenAddress(host: address.host ?? "127.0.0.1", port: address.port))/debug/"
         return NodeReport(status: try await get(base + "status"), traffic: try await get(base + "traffic"))
     }

@@ -11,7 +11,7 @@ package struct VerifiedPull {
     private let store: OnDiskContentStore
     private let terminal: Terminal
     private let logger: Logger
-    private let observe: @Sendable (PullEvent) -> Void
+    private let observe: @Sendable (PullEvent) async -> Void
 
     package struct Result {
         package var pull: PullReport
@@ -23,11 +23,11 @@ package struct VerifiedPull {
     /// - Parameters:
     ///   - platforms: What is taken of an index.
     ///   - authorization: The `Authorization` field of each request.
-    ///   - observe: Receives every event too, from any thread.
+    ///   - observe: Receives every event too, from any thread; the pull goes on when it returns.
     package init(
         endpoint: RegistryEndpoint, platforms: PlatformSelection = .current, authorization: String? = nil,
         store: OnDiskContentStore, terminal: Terminal, logger: Logger,
-        observe: @escaping @Sendable (PullEvent) -> Void = { _ in }
+        observe: @escaping @Sendable (PullEvent) async -> Void = { _ in }
     ) {
         self.endpoint = endpoint
         self.platforms = platforms
@@ -50,7 +50,7 @@ package struct VerifiedPull {
                 client: client, endpoint: endpoint, store: store, platforms: platforms, logger: logger,
                 report: { event in
                     display.show(event)
-                    observe(event)
+                    await observe(event)
                 }
             ).run(reference)
         } catch {

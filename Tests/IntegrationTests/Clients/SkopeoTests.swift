@@ -1,4 +1,5 @@
 import Foundation
+import MirrorServer
 import TestSupport
 import Testing
 
@@ -96,7 +97,8 @@ import Testing
         let daemon = try await TestDaemon.start(store: path)
         // What is there when the log is begun is only counted.
         _ = try await daemon.process.until("the store being listed") { () -> Bool? in
-            daemon.log.contains { $0.message == "store listed" } ? true : nil
+            let status: MirrorNode.Status = try await DebugInterface.document("status", of: daemon.address)
+            return status.store?.isListed == true ? true : nil
         }
         #expect(try await daemon.request("HEAD", "/v2/acme/second/manifests/v2?ns=quay.io").status == 404)
         try await copy(TestImages.shared)

@@ -86,7 +86,7 @@ import Testing
         let directory = try TemporaryDirectory("c")
         let daemon = try await TestDaemon.start(
             store: "containerd", address: LoopbackAddress.next(),
-            ports: .init(metrics: 9090), arguments: ["--containerd-sock", directory.path("c.sock")])
+            arguments: ["--containerd-sock", directory.path("c.sock")])
         func metric(_ name: String) async throws -> String? {
             let text = try await RawConnection(daemon.address, 9090).request("GET", "/metrics").text
             return text.split(separator: "\n").first { $0.hasPrefix("\(name) ") }

@@ -159,7 +159,7 @@ import Testing
 
     @Test func healthChecksAreOnTheMetricsPortToo() async throws {
         let layout = try await TestImages.small()
-        let daemon = try await TestDaemon.start(store: layout.path, ports: .init(metrics: 9090))
+        let daemon = try await TestDaemon.start(store: layout.path)
         for path in ["/livez", "/readyz"] {
             #expect(try await RawConnection(daemon.address, 9090).request("GET", path).status == 200)
         }

@@ -1,4 +1,5 @@
 import Foundation
+import MirrorServer
 import OCIDistribution
 import Synchronization
 import TestSupport
@@ -73,7 +74,8 @@ final class MirrorCluster: Sendable {
     {
         [
             try Project.program(), "--log-level", "DEBUG", "registry", "--store", store, "--registry-addr",
-            "\(address):\(port)", "--metrics-addr", "\(address):0", "--router-addr", "\(address):0",
+            "\(address):\(port)", "--metrics-addr", "\(address):\(DebugInterface.port)", "--router-addr",
+            "\(address):0",
             "--bootstrap-kind", "http", "--http-bootstrap-url", "http://\(bootstrap)/id",
             // A busy machine takes longer than the usual 20 ms for a lookup.
             "--mirror-resolve-timeout", "10s",
@@ -112,13 +114,13 @@ final class MirrorCluster: Sendable {
     /// Kills the provider that gave the node the last bytes of the content.
     ///
     /// - Returns: its number; nil when none gives any.
-    func killProvider(serving digest: String) -> Int? {
-        let serving = LogLine.all(in: node.errors).last {
-            $0.message == "a peer serves" && $0["key"] as? String == digest
+    func killProvider(serving digest: String) async throws -> Int? {
+        let traffic: TrafficSnapshot = try await DebugInterface.document("traffic", of: address)
+        // Of a transfer that has ended, too: the client may not have read the last bytes yet.
+        let serving = (traffic.recentTransfers + traffic.transfers).last { $0.reference == digest }?.sources.last
+        guard let serving, let number = providers.firstIndex(where: { serving.address == $0.address }) else {
+            return nil
         }
-        guard let peer = serving?["peer"] as? String,
-            let number = providers.firstIndex(where: { peer == "\($0.address):\(port)" })
-        else { return nil }
         kill(number)
         return number
     }
@@ -136,11 +138,9 @@ final class MirrorCluster: Sendable {
         return (text.split(separator: " ").dropFirst().first.flatMap { Double($0) } ?? 0) * 4096 / 1_048_576
     }
 
-    /// How often a peer interrupted a transfer of the node, or another one took over.
+    /// How many transfers of the node went on after their peer had failed.
     var resumes: Int {
-        LogLine.all(in: node.errors).count {
-            $0.message == "a peer interrupted a transfer" || $0.message == "a peer takes over from a slow one"
-        }
+        get async throws { try await DebugInterface.counter("spegel_mirror_resumes_total", of: address) }
     }
 
     /// The target of a blob.
@@ -150,7 +150,7 @@ final class MirrorCluster: Sendable {
     ///
     /// - Returns: the bytes of body that came, and whether they are all there and right.
     func fetch(
-        _ digest: String, size: Int, progress: @escaping @Sendable (Int) -> Void = { _ in }
+        _ digest: String, size: Int, progress: @Sendable (Int) async throws -> Void = { _ in }
     ) async throws -> (status: Int, bytes: Int, isRight: Bool) {
         let connection = try RawConnection(address, port)
         try await connection.send(Array("GET \(Self.blob(digest)) HTTP/1.1\r\nHost: test\r\n\r\n".utf8))

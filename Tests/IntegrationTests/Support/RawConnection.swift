@@ -137,27 +137,25 @@ final class RawConnection: @unchecked Sendable {
     /// - Parameter progress: Told how many have come.
     /// - Returns: How many came before the end, and whether they are all there and have the digest.
     func verify(
-        _ digest: Digest, count: Int, progress: @escaping @Sendable (Int) -> Void
+        _ digest: Digest, count: Int, progress: @Sendable (Int) async throws -> Void
     ) async throws -> (bytes: Int, isRight: Bool) {
-        try await blocking { [self] in
-            var verifier = DigestVerifier(expected: digest, size: Int64(count))
-            var got = 0
-            do {
-                while true {
-                    if !pending.isEmpty {
-                        try pending.withUnsafeBytes { try verifier.update($0) }
-                        got += pending.count
-                        pending.removeAll(keepingCapacity: true)
-                        progress(got)
-                    }
-                    guard got < count, try fill() else { break }
+        var verifier = DigestVerifier(expected: digest, size: Int64(count))
+        var got = 0
+        do {
+            while true {
+                if !pending.isEmpty {
+                    try pending.withUnsafeBytes { try verifier.update($0) }
+                    got += pending.count
+                    pending.removeAll(keepingCapacity: true)
+                    try await progress(got)
                 }
-                guard got == count else { return (got, false) }
-                try verifier.finish()
-                return (got, true)
-            } catch {
-                return (got, false)
+                guard got < count, try await blocking({ [self] in try fill() }) else { break }
             }
+            guard got == count else { return (got, false) }
+            try verifier.finish()
+            return (got, true)
+        } catch {
+            return (got, false)
         }
     }
 

@@ -1,4 +1,5 @@
 import Foundation
+import MirrorServer
 import TestSupport
 
 /// A daemon of ours on a loopback address of its own, serving an image layout.
@@ -13,14 +14,14 @@ final class TestDaemon: Sendable {
     /// The ports of a daemon; 0 for any.
     struct Ports {
         var registry = 0
-        var metrics = 0
+        var metrics = DebugInterface.port
         var router = 0
 
         /// What peers expect: the same on every node.
-        static let usual = Ports(registry: 5000, metrics: 9090, router: 5001)
+        static let usual = Ports(registry: 5000, router: 5001)
     }
 
-    /// Starts a daemon and waits until it listens, on the port of the metrics too, which may be the later one.
+    /// Starts a daemon and waits until it says that it listens.
     static func start(
         store: String, address: String = LoopbackAddress.next(), ports: Ports = Ports(), arguments: [String] = [],
         environment: [String: String] = [:], wrapper: [String] = [], logLevel: String = "DEBUG"
@@ -32,10 +33,11 @@ final class TestDaemon: Sendable {
                 "--router-addr", "\(address):\(ports.router)",
             ] + arguments, environment: environment)
         let port = try await process.until("the daemon listening") { () -> Int? in
-            let log = LogLine.all(in: process.errors)
-            guard log.contains(where: { $0.message == "metrics listening" }) else { return nil }
-            let line = log.first { $0.message == "registry listening" }
-            return (line?["addresses"] as? String)?.split(separator: ":").last.flatMap { Int($0) }
+            guard
+                let status = try? await DebugInterface.document(
+                    "status", of: address, port: ports.metrics) as MirrorNode.Status
+            else { return nil }
+            return status.registryAddresses.first?.split(separator: ":").last.flatMap { Int($0) }
         }
         return TestDaemon(process: process, address: address, port: port)
     }

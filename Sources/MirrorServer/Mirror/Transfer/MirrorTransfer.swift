@@ -388,7 +388,8 @@ extension MirrorTransfer: PeerRaceDelegate {
         source.delegate = self
         body.begin(acceptance, contentType: head.contentType, now: clock.now, on: loop.eventLoop) { self.receiveMore() }
         if bodyStartedAt == nil { bodyStartedAt = .now() }
-        record.sourceStarted(source.peer, totalBytes: body.plan.length, clients: clients.count)
+        record.sourceStarted(
+            source.peer, offset: body.plan.offset, totalBytes: body.plan.length, clients: clients.count)
         context.logger.debug(
             "a peer serves",
             metadata: ["key": "\(key)", "peer": "\(source.authority ?? "")", "offset": "\(body.plan.offset)"])
