@@ -45,6 +45,7 @@ package final class HTTPExchange: ResponseWriter, @unchecked Sendable {
     private var waiters: [EventLoopPromise<Void>] = []
     private var endActions: [@Sendable () -> Void] = []
     private var observed = false
+    private var reason: String?
 
     init(request: RequestHead, connection: ConnectionHandler, eventLoop: any EventLoop, remoteAddress: SocketAddress?) {
         self.request = request
@@ -55,6 +56,8 @@ package final class HTTPExchange: ResponseWriter, @unchecked Sendable {
     }
 
     // MARK: For responders
+
+    package func note(_ reason: String) { self.reason = reason }
 
     /// Sets the handler's name for metrics and log.
     package func begin(handler: String) {
@@ -336,7 +339,8 @@ package final class HTTPExchange: ResponseWriter, @unchecked Sendable {
             observer.requestEnded(
                 RequestSummary(
                     handler: handler, method: request.method, target: request.target, status: status,
-                    bodyBytes: bodyBytes, duration: duration, isComplete: complete, remoteAddress: remoteAddress))
+                    bodyBytes: bodyBytes, duration: duration, isComplete: complete, remoteAddress: remoteAddress,
+                    reason: reason))
         }
         guard logs else { return }
         server.logger.debug(

@@ -29,12 +29,15 @@ public struct RequestSummary: Sendable {
     public var isComplete: Bool
     /// The client's address, if it has one.
     public var remoteAddress: SocketAddress?
+    /// Why the response is what it is, as ``ResponseWriter/note(_:)`` said; nil if nothing did.
+    public var reason: String?
 
     package init(
         handler: String, method: HTTPMethod, target: String, status: HTTPResponseStatus?, bodyBytes: Int64,
-        duration: Duration, isComplete: Bool, remoteAddress: SocketAddress?
+        duration: Duration, isComplete: Bool, remoteAddress: SocketAddress?, reason: String? = nil
     ) {
         self.handler = handler
+        self.reason = reason
         self.method = method
         self.target = target
         self.status = status

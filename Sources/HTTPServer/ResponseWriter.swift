@@ -48,6 +48,13 @@ public protocol ResponseWriter: AnyObject, Sendable {
     func send(_ head: ResponseHead, body: OpenContent.Body, range: Range<Int64>)
     /// A future that succeeds when more may be written and fails when the response cannot go on.
     func whenWritable() -> EventLoopFuture<Void>
+    /// Says in a word of a fixed set why the response is what it is, for ``RequestSummary/reason``. By default not kept.
+    func note(_ reason: String)
+}
+
+extension ResponseWriter {
+    /// Does not keep the reason.
+    public func note(_ reason: String) {}
 }
 
 /// Receives the events of a ``ResponseWriter``, on its event loop.

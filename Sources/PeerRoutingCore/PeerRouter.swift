@@ -51,6 +51,9 @@ public protocol PeerRouter: Sendable {
     /// The nodes that were found alive, nearest in the key space first.
     func knownPeers() async -> [Peer]
 
+    /// The nodes of ``knownPeers()`` with what is known of each. By default only who they are.
+    func knownPeerDetails() async -> [KnownPeer]
+
     /// Numbers for operators. By default only the known peers are counted.
     func statistics() async -> RouterStatistics
 
@@ -67,6 +70,9 @@ extension PeerRouter {
 
     /// Ignores the report: a router of this kind keeps no claims.
     public func report(_ progress: ClaimProgress, of key: String) async {}
+
+    /// Says who the known peers are.
+    public func knownPeerDetails() async -> [KnownPeer] { await knownPeers().map { KnownPeer(peer: $0) } }
 
     /// Counts the known peers.
     public func statistics() async -> RouterStatistics {

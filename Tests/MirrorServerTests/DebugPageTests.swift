@@ -42,6 +42,10 @@ import Testing
         var status = MirrorNode.Status()
         status.reason = hostile
         status.registryAddresses = [hostile]
+        status.findings = [.init(check: hostile, result: hostile, evidence: hostile, fix: hostile)]
+        var peer = MirrorNode.Status.PeerInfo(Peer(id: NodeIdentity().peerID, addresses: []))
+        (peer.id, peer.agent, peer.roundTripMilliseconds) = (hostile, hostile, 1.5)
+        status.peers = [peer]
         var listing = StoredImageList.Listing(failure: hostile)
         listing.images = [.init(name: hostile, registry: hostile, digest: hostile, size: 1)]
         var report = MeasurementReport(number: 1, image: hostile, startedAt: 0)
@@ -54,7 +58,7 @@ import Testing
                 .init(
                     number: 1, time: 1, client: hostile, method: hostile, target: hostile, handler: hostile,
                     status: 404,
-                    bytes: 1, milliseconds: 1, isComplete: true)
+                    bytes: 1, milliseconds: 1, isComplete: true, reason: hostile)
             ], images: listing, measurement: report, canMeasure: true, hasMetrics: true)
     }
 
@@ -83,6 +87,10 @@ import Testing
     }
 
     private func withNode(_ body: (RawClient) async throws -> Void) async throws {
+        try await withNode { client, _ in try await body(client) }
+    }
+
+    private func withNode(_ body: (RawClient, MirrorNode) async throws -> Void) async throws {
         let fixture = try await Fixture()
         var configuration = MirrorNode.Configuration(
             store: fixture.store,
@@ -90,11 +98,16 @@ import Testing
             registryAddress: ListenAddress(host: "127.0.0.1", port: 0),
             adminAddress: ListenAddress(host: "127.0.0.1", port: 0), logger: quiet)
         configuration.peerPort = 5000
+        configuration.findings = {
+            (0..<200).map { .init(check: "check-\($0)", result: "warning", evidence: "seen", fix: "mend") }
+        }
         configuration.filter = try ReferenceFilter(mirroredRegistries: [], patterns: ["secret"])
         let node = try MirrorNode(configuration)
         try await node.start()
         do {
-            try await RawClient.with(port: try #require(node.adminAddresses.first?.port), body)
+            try await RawClient.with(port: try #require(node.adminAddresses.first?.port)) {
+                try await body($0, node)
+            }
         } catch {
             await node.shutdown()
             throw error
@@ -125,6 +138,43 @@ import Testing
             let traffic = try await client.request("/debug/traffic")
             let snapshot = try JSONDecoder().decode(TrafficSnapshot.self, from: Data(traffic.text.utf8))
             #expect(snapshot.minutes.count == 60)
+        }
+    }
+
+    @Test func requestsSayWhyTheyMissed() async throws {
+        try await withNode { client, node in
+            let absent = Digest.hash(of: Array("absent".utf8))
+            try await RawClient.with(port: try #require(node.registryAddresses.first?.port)) { registry in
+                for (path, fields) in [
+                    ("/v2/library/demo/blobs/\(absent)?ns=docker.io", ""),
+                    ("/v2/library/demo/blobs/\(absent)?ns=docker.io", "X-Spegel-Mirrored: true\r\n"),
+                    ("/v2/library/secret/blobs/\(absent)?ns=docker.io", ""), ("/v2/nothing", ""),
+                ] {
+                    let response = try await registry.request(path, fields: fields)
+                    #expect(response.status == 404)
+                }
+                let response = try await registry.request("/v2/library/demo/manifests/1.0?ns=docker.io")
+                #expect(response.status == 200)
+            }
+            let entries = try JSONDecoder().decode(
+                [RequestLog.Entry].self, from: Data(try await client.request("/debug/requests").text.utf8))
+            #expect(entries.map(\.reason) == ["absent", "local", "filtered", nil, nil])
+            let page = try await client.request("/debug/web/").text
+            for text in ["no peer has it", "not in the store, and no peer is asked", "filtered", "no such path"] {
+                #expect(page.contains("</span> <small>\(text)</small>"), "\(text)")
+            }
+        }
+    }
+
+    @Test func findingsAreLimitedAndShown() async throws {
+        try await withNode { client in
+            let status = try JSONDecoder().decode(
+                MirrorNode.Status.self, from: Data(try await client.request("/debug/status").text.utf8))
+            #expect(status.processID == getpid())
+            #expect(status.findings.count == MirrorNode.Status.findingLimit)
+            let page = try await client.request("/debug/web/").text
+            #expect(page.contains("<b>check-99</b> seen<pre>mend</pre>"))
+            #expect(!page.contains("check-100"))
         }
     }
 

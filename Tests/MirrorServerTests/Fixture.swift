@@ -17,13 +17,14 @@ struct Fixture {
     let manifestDigest: Digest
     let layer: ByteBuffer
     let layerDigest: Digest
+    let configDigest: Digest
 
     init(layerBytes: Int = 1000) async throws {
         store = InMemoryContentStore()
         let config = ByteBuffer(
             string: #"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#)
         layer = ByteBuffer(bytes: (0..<layerBytes).map { UInt8(truncatingIfNeeded: $0 &* 31) })
-        let configDigest = Digest.hash(of: config.readableBytesView)
+        configDigest = Digest.hash(of: config.readableBytesView)
         layerDigest = Digest.hash(of: layer.readableBytesView)
         manifest = ByteBuffer(
             string: """

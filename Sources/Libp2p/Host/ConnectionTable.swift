@@ -11,6 +11,8 @@ struct ConnectionTable: Sendable {
         var protocols: [String]
         /// Its name and version.
         var agentVersion: String
+        /// How long it takes to answer a request, smoothed.
+        var roundTripTime: Duration?
 
         /// Whether the peer accepts identify push.
         var acceptsPush: Bool { protocols.contains(IdentifyMessage.pushProtocolID) }
@@ -127,6 +129,12 @@ struct ConnectionTable: Sendable {
 
     /// From the peer's identify; nil before that has finished, and when the peer is not connected.
     func info(of peer: PeerID) -> PeerInfo? { identified[peer] }
+
+    /// Records how long a connected peer took to answer a request: the last one counts a fifth.
+    mutating func recordRoundTrip(_ time: Duration, of peer: PeerID) {
+        guard let former = identified[peer] else { return }
+        identified[peer]?.roundTripTime = former.roundTripTime.map { $0 * 4 / 5 + time / 5 } ?? time
+    }
 
     /// Sets what a connected peer's identify contained; nil to have it requested again.
     mutating func setInfo(_ info: PeerInfo?, of peer: PeerID) {

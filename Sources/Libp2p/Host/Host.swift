@@ -58,12 +58,19 @@ package final class Host: Sendable {
             let isLazy = try self.supportsProtocol(protocolID, of: peer)
             let limits = self.configuration.limits
             let completion = Completion<[UInt8]>()
+            let began = ContinuousClock.now
             handle.run { connection in
                 connection.openStream(
                     RequestStream(
                         message, protocolID: protocolID, isLazy: isLazy, limits: limits, completion: completion))
             }
-            return try await completion.wait()
+            let answer = try await completion.wait()
+            // Before identify the negotiation takes a round trip of its own.
+            if isLazy {
+                let time = began.duration(to: .now)
+                self.state.withLockedValue { $0.connections.recordRoundTrip(time, of: peer) }
+            }
+            return answer
         }
     }
 
@@ -199,6 +206,11 @@ package final class Host: Sendable {
         while protocols(of: peer) == nil, ContinuousClock.now < deadline {
             try await Task.sleep(for: .milliseconds(10))
         }
+    }
+
+    /// How long a connected peer takes to answer a request, smoothed; nil before the first.
+    package func roundTripTime(of peer: PeerID) -> Duration? {
+        state.withLockedValue { $0.connections.info(of: peer)?.roundTripTime }
     }
 
     /// The agent version in the peer's identify; nil when it is not connected or not identified yet.

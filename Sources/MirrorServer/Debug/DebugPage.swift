@@ -51,6 +51,7 @@ struct DebugPage: Sendable {
         <main id="main">
         <section id="node" class="card" aria-labelledby="node-title"><h2 id="node-title">This node</h2>
         <div id="node-body" data-live>\(node)</div></section>
+        <div id="findings-body" class="wide" data-live>\(findings)</div>
         <section id="saved" class="card" aria-labelledby="saved-title"><h2 id="saved-title">Saved from the upstream</h2>
         <div id="saved-body" data-live>\(saved)</div></section>
         <section id="hour" class="card wide" aria-labelledby="hour-title"><h2 id="hour-title">The last hour</h2>
@@ -99,6 +100,21 @@ struct DebugPage: Sendable {
             <dt>Peers known</dt><dd>\(status.peers.count)</dd>
             <dt>Last hit</dt><dd>\(status.mirror?.lastSuccess.map { Text.ago($0, now: traffic.time) } ?? "never")</dd>
             </dl>
+            """
+    }
+
+    /// What is wrong with the node's set-up; nothing at all when nothing is.
+    private var findings: HTML {
+        guard !status.findings.isEmpty else { return "" }
+        let rows: [HTML] = status.findings.map { finding in
+            let style = finding.result == "failure" ? "bad" : "warn"
+            return """
+                <li><span class="badge \(style)">\(finding.result)</span> <b>\(finding.check)</b> \(finding.evidence)\(finding.fix.map { "<pre>\($0)</pre>" as HTML } ?? "")</li>
+                """
+        }
+        return """
+            <section id="findings" class="card" aria-labelledby="findings-title"><h2 id="findings-title">This node is not set up for mirroring</h2>
+            <p class="hint">As it was when the daemon started; <code>spegel doctor</code> looks again.</p><ul class="findings">\(rows)</ul></section>
             """
     }
 
@@ -257,20 +273,25 @@ struct DebugPage: Sendable {
 
     private var peerTable: HTML {
         let counted = Dictionary(traffic.peers.compactMap { peer in peer.id.map { ($0, peer) } }) { first, _ in first }
-        let known = Set(status.peers.map(\.id))
+        let known = Dictionary(status.peers.map { ($0.id, $0) }) { first, _ in first }
         func row(_ id: String?, _ addresses: [String], _ peer: TrafficSnapshot.Peer?) -> HTML {
-            let isKnown = id.map(known.contains) ?? false
-            let outcome = peer?.lastOutcome
+            let info = id.flatMap { known[$0] }
             let state: HTML
-            switch outcome {
+            switch peer?.lastOutcome {
             case nil, "completed":
-                state = isKnown ? "<span class=\"badge good\">known</span>" : "<span class=\"badge\">asked only</span>"
+                if let info {
+                    state = "<span class=\"badge good\">\(info.isConnected == true ? "connected" : "known")</span>"
+                } else {
+                    state = "<span class=\"badge\">asked only</span>"
+                }
             case "absent": state = "<span class=\"badge\">had it not</span>"
+            case "busy": state = "<span class=\"badge warn\">busy</span>"
             case .some(let failure): state = "<span class=\"badge bad\">\(failure)</span>"
             }
             return """
                 <tr><th scope="row" class="id" title="\(id ?? "")">\(id.map(Text.peer) ?? "unidentified")</th><td>\(Self.list(Array(addresses.prefix(3))))</td>
-                <td>\(state)</td><td class="number">\(Text.bytes(peer?.takenBytes ?? 0))</td><td class="number">\(Text.bytes(peer?.givenBytes ?? 0))</td>
+                <td>\(state)</td><td class="number">\(info?.roundTripMilliseconds.map { Text.seconds($0 / 1000) } ?? "–")</td><td>\(info?.agent ?? "–")</td>
+                <td class="number">\(Text.bytes(peer?.takenBytes ?? 0))</td><td class="number">\(Text.bytes(peer?.givenBytes ?? 0))</td>
                 <td class="number">\(peer?.completed ?? 0)</td><td class="number">\(peer?.failed ?? 0)</td>
                 <td class="number">\(peer.map { Text.ago($0.lastUsed, now: traffic.time) } ?? "–")</td></tr>
                 """
@@ -282,7 +303,8 @@ struct DebugPage: Sendable {
         return Self.table(
             "Peers",
             [
-                ("Peer", false), ("Address", false), ("State", false), ("It gave", true), ("It took", true),
+                ("Peer", false), ("Address", false), ("State", false), ("Round trip", true), ("Version", false),
+                ("It gave", true), ("It took", true),
                 ("Completed", true), ("Failed", true), ("Last used", true),
             ], rows, empty: "No other node is known. A single node has no peers yet.")
     }
@@ -315,7 +337,7 @@ struct DebugPage: Sendable {
             <form id="measure-form" class="measure"><label for="image">Image</label>
             <input id="image" name="image" required maxlength="\(PullMeasurement.nameLimit)" placeholder="docker.io/library/nginx:1.27" autocomplete="off" autocapitalize="none" spellcheck="false">
             <button type="submit" id="measure-start" disabled>Measure</button><button type="button" id="measure-cancel" disabled>Cancel</button></form>
-            <p class="hint">Looks the image up and fetches it from the peers, verifies it and throws it away: at most \(Text.bytes(PullMeasurement.byteLimit)) and \(Int(PullMeasurement.timeLimit.components.seconds)) s.<noscript> Needs scripts.</noscript></p>
+            <p class="hint">Looks the image up and fetches it from the peers, verifies it and throws it away: at most \(Text.bytes(PullMeasurement.Limits().bytes)) and \(PullMeasurement.Limits().time.components.seconds) s.<noscript> Needs scripts.</noscript></p>
             <p id="measure-status" role="status" class="hint"></p>
             <div id="measure-body" data-live data-phase="\(measurement?.phase.rawValue ?? "")">\(measurementResult)</div></section>
             """
@@ -412,8 +434,14 @@ private enum Text {
 
     static func reason(_ request: RequestLog.Entry) -> String {
         switch (request.outcome, request.status) {
+        case ("served", _): request.reason == RequestLog.peerReason ? "from a peer" : ""
         case ("broken off", _): "the response did not reach its end"
-        case (_, 404): "neither here nor at a peer"
+        case (_, 404):
+            switch request.reason {
+            case nil: "no such path"
+            case RequestLog.localReason: "not in the store, and no peer is asked"
+            case .some(let reason): missReason(reason)
+            }
         case (_, 401): "credentials are missing or wrong"
         case (_, 403): "a filter forbids it"
         case (_, 429): "too many transfers"

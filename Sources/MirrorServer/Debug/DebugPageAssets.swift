@@ -8,10 +8,10 @@ extension DebugPage {
     static let styleSheet = """
         :root{color-scheme:light dark;--page:#f3f6f7;--card:#fff;--text:#14252b;--soft:#4c5f66;--line:#d7e0e3;--track:#e6edef;
         --accent:#0b6374;--saved:#12899c;--taken:#5a6fc0;--given:#a2701a;--hit:#23875a;--miss:#c4552d;--good:#0f6a42;--good-back:#dcf3e7;
-        --bad:#a02d16;--bad-back:#fce6e0;--neutral:#44565d;--neutral-back:#e8eef0}
+        --bad:#a02d16;--bad-back:#fce6e0;--warn:#7a4a00;--warn-back:#fdf0d5;--neutral:#44565d;--neutral-back:#e8eef0}
         @media (prefers-color-scheme:dark){:root{--page:#0d1518;--card:#152024;--text:#e4eef1;--soft:#a1b4bb;--line:#2a3a40;--track:#223137;
         --accent:#6fd0df;--saved:#3fb4c6;--taken:#8fa2ee;--given:#d9a64f;--hit:#4cbf8a;--miss:#ee8560;--good:#7fe0b0;--good-back:#12382a;
-        --bad:#ffac95;--bad-back:#4a1f15;--neutral:#bccbd1;--neutral-back:#26353b}}
+        --bad:#ffac95;--bad-back:#4a1f15;--warn:#f2c46d;--warn-back:#40300f;--neutral:#bccbd1;--neutral-back:#26353b}}
         *{box-sizing:border-box}
         body{margin:0;background:var(--page);color:var(--text);font:15px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;
         font-variant-numeric:tabular-nums}
@@ -36,6 +36,11 @@ extension DebugPage {
         .badge{display:inline-block;padding:1px 9px;border-radius:99px;font-size:12.5px;font-weight:600;color:var(--neutral);background:var(--neutral-back);white-space:nowrap}
         .good{color:var(--good);background:var(--good-back)}
         .bad{color:var(--bad);background:var(--bad-back)}
+        .warn{color:var(--warn);background:var(--warn-back)}
+        #findings-body:empty{display:none}
+        .findings{list-style:none;margin:8px 0 0;padding:0}
+        .findings li{padding:6px 0;overflow-wrap:anywhere}
+        .findings pre{margin:6px 0 0;padding:8px 12px;border-radius:8px;background:var(--page);white-space:pre-wrap}
         .alert{margin:0 0 12px;padding:8px 12px;border-radius:8px;color:var(--bad);background:var(--bad-back);overflow-wrap:anywhere}
         .none,.hint,.reasons{color:var(--soft);margin:4px 0}
         .tiles{display:grid;grid-template-columns:repeat(4,minmax(0,1fr));gap:12px;margin-bottom:14px}

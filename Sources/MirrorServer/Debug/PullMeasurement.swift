@@ -74,14 +74,18 @@ package struct MeasurementReport: Sendable, Hashable, Codable {
 ///
 /// It has a mirror engine of its own, whose traffic is not counted as saved. Bytes are verified and thrown away.
 final class PullMeasurement: Sendable {
-    /// Longest time of a measurement.
-    static let timeLimit: Duration = .seconds(60)
+    /// The bounds of one measurement.
+    struct Limits: Sendable {
+        /// Longest time.
+        var time: Duration = .seconds(60)
+        /// Most bytes.
+        var bytes: Int64 = 1 << 30
+        /// Most manifests, configs and layers.
+        var pieces = 128
+    }
+
     /// Longest time of the lookup of providers.
     static let lookupLimit: Duration = .seconds(2)
-    /// Most bytes of a measurement.
-    static let byteLimit: Int64 = 1 << 30
-    /// Most manifests, configs and layers.
-    static let pieceLimit = 128
     /// Most providers listed.
     static let providerLimit = 32
     /// Longest name of an image in bytes.
@@ -101,11 +105,14 @@ final class PullMeasurement: Sendable {
     private let router: any PeerRouter
     private let eventLoopGroup: any EventLoopGroup
     private let logger: Logger
+    private let limits: Limits
     private let state = NIOLockedValueBox(State())
 
     init(
-        configuration: MirrorConfiguration, router: any PeerRouter, eventLoopGroup: any EventLoopGroup, logger: Logger
+        configuration: MirrorConfiguration, router: any PeerRouter, eventLoopGroup: any EventLoopGroup,
+        limits: Limits = Limits(), logger: Logger
     ) {
+        self.limits = limits
         self.configuration = configuration
         self.router = router
         self.eventLoopGroup = eventLoopGroup
@@ -167,14 +174,14 @@ final class PullMeasurement: Sendable {
             try await withThrowingTaskGroup(of: Void.self) { group in
                 group.addTask {
                     let pull = MeasuredPull(
-                        reference: reference, head: head, engine: engine, ledger: ledger,
+                        reference: reference, head: head, engine: engine, ledger: ledger, limits: self.limits,
                         eventLoop: self.eventLoopGroup.next(), start: start, update: self.update)
                     await pull.lookUp(self.router)
                     try await pull.run()
                 }
                 group.addTask {
-                    try await Task.sleep(for: Self.timeLimit)
-                    throw MeasurementFailure("not complete after \(Self.timeLimit.components.seconds) s")
+                    try await Task.sleep(for: self.limits.time)
+                    throw MeasurementFailure("not complete after \(self.limits.time)")
                 }
                 defer { group.cancelAll() }
                 try await group.next()
@@ -210,6 +217,7 @@ private struct MeasuredPull {
     let head: RequestHead
     let engine: MirrorEngine
     let ledger: TrafficLedger
+    let limits: PullMeasurement.Limits
     let eventLoop: any EventLoop
     let start: ContinuousClock.Instant
     let update: @Sendable ((inout MeasurementReport) -> Void) -> Void
@@ -271,10 +279,10 @@ private struct MeasuredPull {
         let startMilliseconds = start.millisecondsToNow
         let (index, received) = add(
             .init(kind: kind, reference: request.digest?.description ?? request.tag ?? "", start: startMilliseconds))
-        guard let index else { throw MeasurementFailure("more than \(PullMeasurement.pieceLimit) pieces") }
+        guard let index else { throw MeasurementFailure("more than \(limits.pieces) pieces") }
         let before = ledger.snapshot()
         let body = MeasuredBody(
-            eventLoop: eventLoop, keepsBytes: kind == "manifest", byteLimit: PullMeasurement.byteLimit - received
+            eventLoop: eventLoop, keepsBytes: kind == "manifest", byteLimit: limits.bytes - received
         ) { bytes, total, hasBegun in
             update {
                 $0.bytes += bytes
@@ -310,7 +318,7 @@ private struct MeasuredPull {
     private func add(_ piece: MeasurementReport.Piece) -> (index: Int?, received: Int64) {
         let result = NIOLockedValueBox<(Int?, Int64)>((nil, 0))
         update { report in
-            guard report.pieces.count < PullMeasurement.pieceLimit else { return }
+            guard report.pieces.count < limits.pieces else { return }
             report.pieces.append(piece)
             result.withLockedValue { $0 = (report.pieces.count - 1, report.bytes) }
         }
@@ -346,6 +354,8 @@ private final class MeasuredBody: ResponseWriter, @unchecked Sendable {
     private var kept = ByteBuffer()
     private var remaining: Int64 = 0
     private var status = HTTPResponseStatus.ok
+    private var isTooLarge = false
+    private static let tooLarge = "larger than the limit of a measurement"
 
     init(eventLoop: any EventLoop, keepsBytes: Bool, byteLimit: Int64, progress: @escaping Progress) {
         self.eventLoop = eventLoop
@@ -381,7 +391,7 @@ private final class MeasuredBody: ResponseWriter, @unchecked Sendable {
         promise.completeWith(result.mapError { $0 as any Error })
     }
 
-    var isWritable: Bool { isOpen }
+    var isWritable: Bool { isOpen && !isTooLarge }
 
     func writeHead(_ head: ResponseHead) {
         guard isOpen else { return }
@@ -390,13 +400,16 @@ private final class MeasuredBody: ResponseWriter, @unchecked Sendable {
         remaining = head.contentLength
         guard head.status == .ok else { return }
         progress(0, head.contentLength, true)
-        if head.contentLength > byteLimit { eventLoop.execute { self.close("larger than the limit of a measurement") } }
+        guard head.contentLength > byteLimit else { return }
+        isTooLarge = true
+        // Later, as the engine is in the middle of its response; what it writes until then is dropped.
+        eventLoop.execute { self.close(Self.tooLarge) }
     }
 
     func write(_ bytes: ByteBuffer) {
         guard isOpen else { return }
         remaining -= Int64(bytes.readableBytes)
-        guard status == .ok, remaining >= 0 else { return }
+        guard status == .ok, remaining >= 0, !isTooLarge else { return }
         if keepsBytes, kept.readableBytes + bytes.readableBytes <= Manifest.maximumSize {
             kept.writeImmutableBuffer(bytes)
         }
@@ -407,6 +420,7 @@ private final class MeasuredBody: ResponseWriter, @unchecked Sendable {
 
     func finish() {
         guard status == .ok else { return end(.failure(MeasurementFailure("status \(status.code)"))) }
+        guard !isTooLarge else { return end(.failure(MeasurementFailure(Self.tooLarge))) }
         guard remaining == 0 else { return end(.failure(MeasurementFailure("the body ended early"))) }
         end(.success(kept))
     }

@@ -26,6 +26,9 @@ package final class RequestLog: RequestObserver {
         package var milliseconds: Double
         /// Whether the response was sent to its end.
         package var isComplete: Bool
+        /// Why: `peer` for content of a peer, `local` when only the store was asked, else the reason of a miss as the metrics
+        /// have it; nil for what needs none.
+        package var reason: String?
 
         /// What came of it: `served`, `not found`, `refused`, `broken off` or `failed`.
         package var outcome: String {
@@ -44,6 +47,10 @@ package final class RequestLog: RequestObserver {
         }
     }
 
+    /// The reason of what a peer gave.
+    static let peerReason = "peer"
+    /// The reason of a miss when no peer is asked: the request is a peer's, or the node has no peers.
+    static let localReason = "local"
     /// Requests kept.
     package static let limit = 100
     private static let targetLimit = 512
@@ -67,7 +74,8 @@ package final class RequestLog: RequestObserver {
                 number: number, time: time, client: Self.client(summary.remoteAddress), method: summary.method.rawValue,
                 target: String(decoding: summary.target.utf8.prefix(RequestLog.targetLimit), as: UTF8.self),
                 handler: summary.handler, status: summary.status?.code, bytes: summary.bodyBytes,
-                milliseconds: Double(seconds) * 1000 + Double(attoseconds) / 1e15, isComplete: summary.isComplete)
+                milliseconds: Double(seconds) * 1000 + Double(attoseconds) / 1e15, isComplete: summary.isComplete,
+                reason: summary.reason)
         }
     }
 

@@ -218,9 +218,10 @@ public final class MirrorNode: Service, Sendable {
             status.reason = problem
             status.registryAddresses = registryAddresses.map(\.endpointText)
             status.openConnections = registry.openConnections
+            status.findings = Array(configuration.findings().prefix(Status.findingLimit))
             if let router = configuration.router {
                 status.localPeer = Status.PeerInfo(router.localPeer)
-                status.peers = await router.knownPeers().map { Status.PeerInfo($0) }
+                status.peers = await router.knownPeerDetails().map { Status.PeerInfo($0) }
             }
             if let advertiser {
                 let keys = await advertiser.advertisedKeys

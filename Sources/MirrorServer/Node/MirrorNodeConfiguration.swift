@@ -49,6 +49,9 @@ extension MirrorNode {
         public var managesStore = true
         /// Why the store is not ready, or nil when it is. Called on event loops, so it must neither block nor take long.
         public var storeProblem: @Sendable () -> String? = { nil }
+        /// What was found to be wrong with the node's set-up, for ``Status/findings``. Called for every status, so it must not
+        /// look itself.
+        public var findings: @Sendable () -> [Status.Finding] = { [] }
         /// An existing directory in which the counts of traffic are kept over restarts; nil to count anew at each start.
         public var dataDirectory: String?
         /// Where the node and its parts log.

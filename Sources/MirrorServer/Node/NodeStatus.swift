@@ -9,6 +9,8 @@ extension MirrorNode {
     public struct Status: Sendable, Hashable, Codable {
         /// Most keys in ``advertisedKeys``.
         public static let keyLimit = 10_000
+        /// Most ``findings``.
+        public static let findingLimit = 100
 
         /// A node with its identity and the IP addresses it is reached at.
         public struct PeerInfo: Sendable, Hashable, Codable {
@@ -16,10 +18,23 @@ extension MirrorNode {
             public var id: String
             /// The addresses.
             public var addresses: [String]
+            /// Whether a connection of the router to it is open; nil for this node itself.
+            public var isConnected: Bool?
+            /// Its program and version, as it says itself, at most 128 bytes; nil when it has not said.
+            public var agent: String?
+            /// Milliseconds in which it answers a request of the router, smoothed; nil before the first.
+            public var roundTripMilliseconds: Double?
 
             init(_ peer: Peer) {
                 id = "\(peer.id)"
                 addresses = peer.addresses.map { "\($0)" }
+            }
+
+            init(_ known: KnownPeer) {
+                self.init(known.peer)
+                isConnected = known.isConnected
+                agent = known.agentVersion.map { String(decoding: $0.utf8.prefix(128), as: UTF8.self) }
+                roundTripMilliseconds = known.roundTripTime.map { $0 / .milliseconds(1) }
             }
         }
 
@@ -33,6 +48,26 @@ extension MirrorNode {
             init(_ summary: StoreEventLog.Summary) {
                 isListed = summary.isListed
                 images = summary.images
+            }
+        }
+
+        /// Something about the node's set-up that keeps it from mirroring, or will.
+        public struct Finding: Sendable, Hashable, Codable {
+            /// The name of the check, as `spegel doctor` has it.
+            public var check: String
+            /// `warning` or `failure`.
+            public var result: String
+            /// What was seen, and where.
+            public var evidence: String
+            /// What to do about it; nil when that is not known.
+            public var fix: String?
+
+            /// Describes a finding.
+            public init(check: String, result: String, evidence: String, fix: String? = nil) {
+                self.check = check
+                self.result = result
+                self.evidence = evidence
+                self.fix = fix
             }
         }
 
@@ -66,6 +101,9 @@ extension MirrorNode {
         public var advertisedKeyCount = 0
         /// Those keys in order, at most ``keyLimit``.
         public var advertisedKeys: [String] = []
+        /// What was found to be wrong with the node's set-up, as `spegel doctor` words it; empty when nothing was, or when nobody
+        /// looked.
+        public var findings: [Finding] = []
         /// The store; nil before the node was started.
         public var store: Store?
         /// Fetching from peers; nil without a router.

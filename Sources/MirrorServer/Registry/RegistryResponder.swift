@@ -150,6 +150,7 @@ final class RegistryResponder: RequestResponder {
     private func serve(_ lookup: Lookup) {
         guard allows(lookup.request) else {
             if !lookup.isFromPeer { metrics?.miss(lookup.request, clients: 1, reason: .filtered) }
+            lookup.exchange.note(MissReason.filtered.rawValue)
             return fail(lookup, "the reference is not mirrored here")
         }
         if let digest = lookup.request.digest { return open(digest, for: lookup) }
@@ -262,6 +263,7 @@ final class RegistryResponder: RequestResponder {
     private func miss(_ lookup: Lookup) {
         let head = lookup.exchange.request
         guard let missHandler, !lookup.isFromPeer else {
+            lookup.exchange.note(RequestLog.localReason)
             return fail(lookup, nil)
         }
         if let tag = lookup.request.reference, tag.digest == nil {

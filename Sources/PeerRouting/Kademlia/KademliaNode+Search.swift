@@ -9,9 +9,11 @@ extension KademliaNode {
     /// - Parameter limit: 0 or less for all.
     mutating func lookup(_ id: LookupID, key: ContentKey, limit: Int, now: NIODeadline) {
         let position = key.position
-        let local =
+        var local =
             lookups.isSearching(position)
             ? [] : presentProviders(of: position, now: now).filter { $0.key != self.key }
+        // In the order of their announcements, every node would ask the same provider first.
+        local.shuffle(using: &random)
         let (deliveries, needsSearch) = lookups.begin(
             id, key: position, limit: limit, local: local, standing: standing(at: now))
         deliver(deliveries)

@@ -255,6 +255,15 @@ public final class KademliaRouter: PeerRouter, Service {
         return (contacts ?? []).map { Peer($0, observed: host.observedAddresses(of: $0.id)) }
     }
 
+    /// The peers in the routing table, nearest first, with the state of their connections.
+    public func knownPeerDetails() async -> [KnownPeer] {
+        await knownPeers().map { peer in
+            KnownPeer(
+                peer: peer, isConnected: host.isConnected(to: peer.id), agentVersion: host.agentVersion(of: peer.id),
+                roundTripTime: host.roundTripTime(of: peer.id))
+        }
+    }
+
     /// Numbers for operators.
     public func statistics() async -> RouterStatistics {
         let (peers, records) = (await knownPeers(), await recordCounts())

@@ -141,12 +141,16 @@ package struct NodeReport: Codable, Hashable, Sendable {
         section("Images", images, count: traffic.images.count)
         var peers = Table([
             ("PEER", .left), ("ADDRESS", .left), ("GAVE", .right), ("TOOK", .right), ("FAILED", .right),
-            ("LAST OUTCOME", .left),
+            ("LAST OUTCOME", .left), ("ROUND TRIP", .right), ("VERSION", .left),
         ])
+        let known = Dictionary(status.peers.map { ($0.id, $0) }) { first, _ in first }
         for peer in traffic.peers.prefix(Self.rows) {
+            let info = peer.id.flatMap { known[$0] }
             peers.add([
                 Self.plain(peer.id ?? "-"), Self.plain(peer.address ?? "-"), Quantity.bytes(peer.takenBytes),
                 Quantity.bytes(peer.givenBytes), "\(peer.failed)", Self.plain(peer.lastOutcome ?? "-"),
+                info?.roundTripMilliseconds.map { Quantity.time(.milliseconds(1) * $0) } ?? "-",
+                Self.plain(info?.agent ?? "-"),
             ])
         }
         section("Peers", peers, count: traffic.peers.count)
@@ -158,7 +162,7 @@ package struct NodeReport: Codable, Hashable, Sendable {
             status.isReady ? terminal.green("ready") : terminal.red("not ready: \(Self.plain(status.reason ?? "?"))")
         let misses = traffic.sinceStart.misses.filter { $0.value > 0 }.sorted { $0.key < $1.key }
             .map { "\($0.value) \(Self.plain($0.key))" }.joined(separator: ", ")
-        return [
+        var lines: [String] = [
             "\(terminal.bold("Spegel")) \(readiness)",
             "identity   \(Self.plain(status.localPeer?.id ?? "none"))",
             "registry   \(Self.plain(status.registryAddresses.joined(separator: ", ")))",
@@ -172,6 +176,12 @@ package struct NodeReport: Codable, Hashable, Sendable {
             "requests   \(traffic.sinceStart.hits) hits, \(traffic.sinceStart.missCount) misses"
                 + (misses.isEmpty ? "" : " (\(misses))"),
         ]
+        for finding in status.findings {
+            let result = finding.result == "failure" ? terminal.red("failure") : "warning"
+            lines.append("\(result)    \(Self.plain(finding.check)): \(Self.plain(finding.evidence))")
+            if let fix = finding.fix { lines.append("           \(Self.plain(fix))") }
+        }
+        return lines
     }
 
     /// At most 120 characters without control characters, which could redraw the terminal.

@@ -1,12 +1,31 @@
 import ContainerdContentStore
 import Logging
+import MirrorServer
 import NodeConfiguration
 import ServiceLifecycle
+import Synchronization
+
+/// What the checks of the node's start found to be wrong, for the debug page.
+final class NodeFindings: Sendable {
+    private let findings = Mutex<[MirrorNode.Status.Finding]>([])
+
+    var current: [MirrorNode.Status.Finding] { findings.withLock { $0 } }
+
+    /// Takes those of the findings that ask for something.
+    func replace(by found: [DoctorFinding]) {
+        let wrong = found.filter { $0.result >= .warning }.map {
+            MirrorNode.Status.Finding(
+                check: $0.check, result: $0.result.rawValue, evidence: $0.evidence, fix: $0.fix)
+        }
+        findings.withLock { $0 = wrong }
+    }
+}
 
 /// Runs a containerd store, and logs once what keeps this node from mirroring.
 struct ContainerdStoreService: Service {
     var store: ContainerdContentStore
     var options: ContainerdOptions
+    var findings: NodeFindings
     var logger: Logger
 
     func run() async throws {
@@ -18,7 +37,9 @@ struct ContainerdStoreService: Service {
     /// Logged once: containerd's configuration changes with a restart of containerd only, and rarely then.
     private func advise() async {
         guard (try? await store.waitUntilIndexed()) != nil else { return }
-        for finding in await Self.findings(options) {
+        let found = await Self.findings(options)
+        findings.replace(by: found)
+        for finding in found {
             var metadata: Logger.Metadata = ["check": "\(finding.check)", "evidence": "\(finding.evidence)"]
             metadata["fix"] = finding.fix.map { "\($0)" }
             switch finding.result {

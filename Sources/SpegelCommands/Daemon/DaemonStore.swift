@@ -21,6 +21,8 @@ struct DaemonStore: Sendable {
     var service: any Service
     /// Why the store is not ready; nil when it is.
     var problem: @Sendable () -> String?
+    /// What was found to be wrong with the node's set-up.
+    var findings = NodeFindings()
 
     /// Opens the store that was chosen.
     ///
@@ -53,9 +55,11 @@ struct DaemonStore: Sendable {
             configuration: ContainerdConfiguration(
                 socketPath: options.socket, namespace: options.namespace, contentPath: path),
             metricsFactory: metrics, logger: logger)
+        let findings = NodeFindings()
         return DaemonStore(
-            content: store, service: ContainerdStoreService(store: store, options: options, logger: logger),
-            problem: { store.health.isReady ? nil : "containerd has not been listed yet" })
+            content: store,
+            service: ContainerdStoreService(store: store, options: options, findings: findings, logger: logger),
+            problem: { store.health.isReady ? nil : "containerd has not been listed yet" }, findings: findings)
     }
 
     /// What an operator can do about a store that does not open.

@@ -98,6 +98,8 @@ struct RegistryDaemon {
         node.servesDebugPages = configuration.debugWebEnabled
         node.managesStore = false
         node.storeProblem = store.problem
+        let findings = store.findings
+        node.findings = { findings.current }
         guard let peers = configuration.peers else {
             logger.info("no --bootstrap-kind is given, so no peers are looked for: only what the store holds is served")
             return node

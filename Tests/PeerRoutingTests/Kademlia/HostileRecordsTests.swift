@@ -96,6 +96,20 @@ import Testing
         #expect(played.node.store.count == 0)
     }
 
+    /// Who announces a key first is not asked first by everybody, neither an attacker nor the node that then has to serve all.
+    @Test mutating func providersAreFoundInNoOrder() {
+        played.join(1...8)
+        var first: [KadContact: Int] = [:]
+        for key in (0..<80).map({ "key \($0)" }) {
+            for number in 1...8 { played.receiveRecord(key, from: contact(number)) }
+            let found = played.found[played.look(key)] ?? []
+            #expect(Set(found).count == 8)
+            if let peer = found.first { first[peer, default: 0] += 1 }
+        }
+        #expect(first.count == 8)
+        #expect(first.values.allSatisfy { $0 < 30 }, "\(first.values)")
+    }
+
     /// One identity with records without end takes its share, no more.
     @Test mutating func recordsWithoutEndFromOnePeer() {
         var configuration = KademliaConfiguration()

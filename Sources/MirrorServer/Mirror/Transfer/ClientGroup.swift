@@ -67,6 +67,10 @@ final class ClientGroup: @unchecked Sendable {
 
     // MARK: Writing
 
+    func note(_ reason: String) {
+        for client in clients { client.writer.note(reason) }
+    }
+
     func writeHead(_ head: ResponseHead) {
         isHeadWritten = true
         for client in clients { client.writer.writeHead(head) }

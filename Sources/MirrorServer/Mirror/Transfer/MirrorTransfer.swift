@@ -352,6 +352,11 @@ final class MirrorTransfer: @unchecked Sendable {
         }
         if case .resolving(let poll) = phase { poll.stop() }
         phase = .ended
+        switch outcome {
+        case .hit: clients.note(RequestLog.peerReason)
+        case .miss(let reason): clients.note(reason.rawValue)
+        case nil: break
+        }
         clients.detach()
         loop.stopCoalescing(self)
         timer.cancel()
