@@ -33,15 +33,6 @@ public protocol PeerRouter: Sendable {
     /// answers again.
     func reportUnreachable(_ peer: PeerID)
 
-    /// Asks who fetches content that no node holds yet. Returns within 50 ms; by default nobody can say.
-    ///
-    /// Only a node whose store has begun to receive the content may claim it.
-    func claim(_ claim: ContentClaim) async -> ClaimAnswer
-
-    /// Tells how content that this node has claimed comes along, so that leases are renewed and followers hear of the end.
-    /// Content that was not claimed is ignored; by default everything is.
-    func report(_ progress: ClaimProgress, of key: String) async
-
     /// Whether lookups can be expected to find what the cluster holds.
     var isReady: Bool { get }
 
@@ -65,12 +56,6 @@ public protocol PeerRouter: Sendable {
 }
 
 extension PeerRouter {
-    /// Answers that no peer could say.
-    public func claim(_ claim: ContentClaim) async -> ClaimAnswer { .unknown }
-
-    /// Ignores the report: a router of this kind keeps no claims.
-    public func report(_ progress: ClaimProgress, of key: String) async {}
-
     /// Says who the known peers are.
     public func knownPeerDetails() async -> [KnownPeer] { await knownPeers().map { KnownPeer(peer: $0) } }
 
