@@ -197,6 +197,16 @@ let package = Package(
             ] + nio,
             swiftSettings: strict
         ),
+        // Not wired yet: the arbiter of the cold start, and its simulation in ContentClaimsTests.
+        .target(
+            name: "ContentClaims",
+            dependencies: [
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "OrderedCollections", package: "swift-collections"),
+            ], swiftSettings: strict),
+        .testTarget(
+            name: "ContentClaimsTests", dependencies: ["ContentClaims", "PeerRoutingCore", "TestSupport"],
+            swiftSettings: strict),
         .executableTarget(name: "spegel", dependencies: ["SpegelCommands"], swiftSettings: strict),
         // Outside the daemon, which need not carry it.
         .executableTarget(

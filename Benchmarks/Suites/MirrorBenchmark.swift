@@ -14,6 +14,8 @@ struct MirrorBenchmark {
 
     private static let relay = "plain relay"
     private static let verified = "spegel, engine alone"
+    private static let unwatched = "nobody looks"
+    private static let watched = "watched"
     private static let unverified = "spegel, not verified"
 
     func measure(_ report: inout SuiteReport) async throws {
@@ -47,6 +49,7 @@ struct MirrorBenchmark {
             "blobs of \(BenchmarkImages.small.bytes) B through a peer", servers, images.smallLayers)
         report.sections += [manifests, small]
         try await measureCaches(images, source, &report)
+        if let pair = pairs.first { try await measureWatched(pair, images, &report) }
         let misses = try measureMisses(pairs)
         if !misses.measurements.isEmpty { report.sections.append(misses) }
         judge(blobs, manifests, small, misses, daemon: servers[0].name, &report)
@@ -86,6 +89,37 @@ struct MirrorBenchmark {
         let samples = try await context.interleaved(servers) { try Load.fetch($0, images.layer) }
         section.measurements += zip(servers, samples).map { $1.measurement($0.name, group: "from its copy") }
         report.sections.append(section)
+    }
+
+    /// What it costs that people and a Prometheus look on.
+    private func measureWatched(
+        _ pair: DaemonPair, _ images: BenchmarkImages, _ report: inout SuiteReport
+    ) async throws {
+        let browsers = 10
+        var section = Section(
+            title:
+                "blobs of \(BenchmarkImages.small.bytes) B through a peer, 16 connections, with the debug page open in \(browsers) browsers",
+            unit: "requests/s", cpuUnit: "us/request", baseline: Self.unwatched)
+        var answers = 0
+        let samples = try await context.interleaved([false, true]) { isWatched in
+            let watchers = isWatched ? try Watchers(host: pair.remote.host, browsers: browsers) : nil
+            defer { answers += watchers?.stop() ?? 0 }
+            return try Load.requests(
+                pair.remote, images.smallLayers, connections: 16, seconds: context.quick ? 2 : 10)
+        }
+        section.measurements = zip([Self.unwatched, Self.watched], samples).map {
+            $1.measurement($0, withFailures: true)
+        }
+        report.sections.append(section)
+        report.notes.append("pages and scrapes answered while ten browsers and a Prometheus looked on: \(answers)")
+        guard answers > 0, let ratio = section.measurements.last.flatMap(section.ratio) else {
+            throw BenchmarkError("the debug page of \(pair.remote.host) does not answer")
+        }
+        report.budgets.append(
+            Budget(
+                "page in \(browsers) browsers, a scrape each second", ">= 0.98 x without",
+                measured: "\(ratio.text(3)) x",
+                met: ratio >= 0.98))
     }
 
     /// One request after the other for content that no node has.

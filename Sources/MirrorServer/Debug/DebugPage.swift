@@ -5,6 +5,8 @@ import Foundation
 struct DebugPage: Sendable {
     /// Most rows of a table.
     static let rowLimit = 200
+    /// How long a peer's last failure is shown, in seconds.
+    static let failureAge = 300.0
 
     var status: MirrorNode.Status
     var traffic: TrafficSnapshot
@@ -114,7 +116,7 @@ struct DebugPage: Sendable {
         }
         return """
             <section id="findings" class="card" aria-labelledby="findings-title"><h2 id="findings-title">This node is not set up for mirroring</h2>
-            <p class="hint">As it was when the daemon started; <code>spegel doctor</code> looks again.</p><ul class="findings">\(rows)</ul></section>
+            <p class="hint">The daemon looks every five minutes; <code>spegel doctor</code> looks now, and at more.</p><ul class="findings">\(rows)</ul></section>
             """
     }
 
@@ -277,7 +279,9 @@ struct DebugPage: Sendable {
         func row(_ id: String?, _ addresses: [String], _ peer: TrafficSnapshot.Peer?) -> HTML {
             let info = id.flatMap { known[$0] }
             let state: HTML
-            switch peer?.lastOutcome {
+            // By then no failure counts any more.
+            let isRecent = peer.map { traffic.time - $0.lastUsed < Self.failureAge } ?? false
+            switch isRecent ? peer?.lastOutcome : nil {
             case nil, "completed":
                 if let info {
                     state = "<span class=\"badge good\">\(info.isConnected == true ? "connected" : "known")</span>"

@@ -106,12 +106,12 @@ struct TrafficAccounts: Sendable {
             $0.takenBytes &+= bytes
             if let address { $0.address = address }
         }
-        guard bytes > 0, let image = subject.image, kept.images[image] != nil else { return }
-        kept.images[image]?.takenFrom[peer, default: 0] &+= bytes
-        if let sources = kept.images[image]?.takenFrom, sources.count > limits.peersOfImage,
-            let least = sources.filter({ $0.key != peer }).min(by: { $0.value < $1.value })
-        {
-            kept.images[image]?.takenFrom[least.key] = nil
+        guard bytes > 0, let image = subject.image, let index = kept.images.index(forKey: image) else { return }
+        kept.images.values[index].takenFrom[peer, default: 0] &+= bytes
+        guard kept.images.values[index].takenFrom.count > limits.peersOfImage else { return }
+        let others = kept.images.values[index].takenFrom.filter { $0.key != peer }
+        if let least = others.min(by: { $0.value < $1.value }) {
+            kept.images.values[index].takenFrom[least.key] = nil
         }
     }
 
@@ -163,17 +163,19 @@ struct TrafficAccounts: Sendable {
 
     private mutating func addToImage(_ subject: Subject, _ traffic: Traffic, now: Double) {
         guard let name = subject.image else { return }
-        if kept.images[name] == nil {
+        if let index = kept.images.index(forKey: name) {
+            // In place: this is done for each request.
+            kept.images.values[index].traffic += traffic
+            kept.images.values[index].lastUsed = now
+            if let tag = subject.tag { kept.images.values[index].lastTag = tag }
+        } else {
             // A name that a client invented leads to misses only: it does not push real images out.
             guard traffic.hits > 0 || traffic.servedBytes > 0 || traffic.takenBytes > 0 else {
                 return addToOtherImages(traffic, now: now)
             }
             if kept.images.count >= limits.images { moveOldestImageToOther(now: now) }
-            kept.images[name] = Image(lastUsed: now)
+            kept.images[name] = Image(lastTag: subject.tag, lastUsed: now, traffic: traffic)
         }
-        kept.images[name]?.traffic += traffic
-        kept.images[name]?.lastUsed = now
-        if let tag = subject.tag { kept.images[name]?.lastTag = tag }
     }
 
     private mutating func moveOldestImageToOther(now: Double) {
@@ -191,9 +193,12 @@ struct TrafficAccounts: Sendable {
     }
 
     private mutating func updatePeer(_ id: String, now: Double, _ change: (inout Peer) -> Void) {
-        if kept.peers[id] == nil, kept.peers.count >= limits.peers { Self.dropOldest(&kept.peers, \.lastUsed) }
-        var peer = kept.peers[id] ?? Peer(lastUsed: now)
-        peer.lastUsed = now
+        if let index = kept.peers.index(forKey: id) {
+            kept.peers.values[index].lastUsed = now
+            return change(&kept.peers.values[index])
+        }
+        if kept.peers.count >= limits.peers { Self.dropOldest(&kept.peers, \.lastUsed) }
+        var peer = Peer(lastUsed: now)
         change(&peer)
         kept.peers[id] = peer
     }

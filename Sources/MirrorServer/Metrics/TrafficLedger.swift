@@ -22,6 +22,7 @@ package final class TrafficLedger: Sendable {
         var accounts: TrafficAccounts
         var transfers: [UInt64: TransferRecord] = [:]
         var recent: Deque<EndedTransfer> = []
+        var names = PeerNames()
         var next: UInt64 = 0
         /// Counts the changes, so that nothing is written when there were none.
         var changes: UInt64 = 0
@@ -41,10 +42,14 @@ package final class TrafficLedger: Sendable {
     }
 
     private func update(_ change: (inout TrafficAccounts, Double) -> Void) {
+        update { accounts, _, now in change(&accounts, now) }
+    }
+
+    private func update(_ change: (inout TrafficAccounts, inout PeerNames, Double) -> Void) {
         let now = clock()
         state.withLockedValue { state in
             state.changes &+= 1
-            change(&state.accounts, now)
+            change(&state.accounts, &state.names, now)
         }
     }
 
@@ -81,7 +86,7 @@ package final class TrafficLedger: Sendable {
     ///
     /// - Parameter failure: a short name of a fixed set; nil when the response was received to its end.
     func attemptEnded(_ peer: PeerID, failure: String?) {
-        update { $0.recordOutcome(failure, of: peer.description, now: $1) }
+        update { $0.recordOutcome(failure, of: $1.name(of: peer), now: $2) }
     }
 
     // MARK: Transfers
@@ -103,7 +108,7 @@ package final class TrafficLedger: Sendable {
     fileprivate func taken(_ bytes: Int64, from peer: PeerEndpoint, for request: DistributionRequest) {
         update {
             $0.addTaken(
-                bytes, from: peer.id.description, address: peer.address.description, subject: .init(request), now: $1)
+                bytes, from: $1.name(of: peer.id), address: $1.name(of: peer.address), subject: .init(request), now: $2)
         }
     }
 
@@ -139,6 +144,27 @@ package final class TrafficLedger: Sendable {
     /// What is to be kept over restarts, with the number of changes up to now.
     var kept: (value: TrafficAccounts.Kept, changes: UInt64) {
         state.withLockedValue { ($0.accounts.kept, $0.changes) }
+    }
+}
+
+/// The texts of peers, which take longer to make than everything else that is counted for a request.
+private struct PeerNames: Sendable {
+    /// Most names of a kind; then all are made anew.
+    static let limit = 4096
+
+    private var identities: [PeerID: String] = [:]
+    private var addresses: [IPAddress: String] = [:]
+
+    mutating func name(of peer: PeerID) -> String { Self.name(of: peer, in: &identities) }
+
+    mutating func name(of address: IPAddress) -> String { Self.name(of: address, in: &addresses) }
+
+    private static func name<Key: CustomStringConvertible>(of key: Key, in names: inout [Key: String]) -> String {
+        if let name = names[key] { return name }
+        if names.count >= limit { names.removeAll() }
+        let name = key.description
+        names[key] = name
+        return name
     }
 }
 

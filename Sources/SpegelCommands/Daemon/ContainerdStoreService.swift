@@ -5,7 +5,7 @@ import NodeConfiguration
 import ServiceLifecycle
 import Synchronization
 
-/// What the checks of the node's start found to be wrong, for the debug page.
+/// What the last checks of the node found to be wrong, for the debug page.
 final class NodeFindings: Sendable {
     private let findings = Mutex<[MirrorNode.Status.Finding]>([])
 
@@ -34,7 +34,11 @@ struct ContainerdStoreService: Service {
         try await store.run()
     }
 
-    /// Logged once: containerd's configuration changes with a restart of containerd only, and rarely then.
+    /// Between two looks at the node.
+    private static let interval = Duration.seconds(300)
+
+    /// Logged once: containerd's configuration changes with a restart of containerd only, and rarely then. The debug page shows
+    /// how it is now, or was a few minutes ago.
     private func advise() async {
         guard (try? await store.waitUntilIndexed()) != nil else { return }
         let found = await Self.findings(options)
@@ -48,6 +52,9 @@ struct ContainerdStoreService: Service {
             case .warning, .failure:
                 logger.warning("the node is not set up for mirroring; 'spegel doctor' says more", metadata: metadata)
             }
+        }
+        while (try? await Task.sleep(for: Self.interval)) != nil {
+            findings.replace(by: await Self.findings(options))
         }
     }
 

@@ -51,6 +51,7 @@ struct PeerOptions: Sendable {
             identity: identity,
             listenAddresses: (address.map { [$0] } ?? [.anyV4, .anyV6]).map { Multiaddr($0, tcpPort: port) },
             bootstrap: bootstrap, logger: logger)
+        configuration.agentVersion = "spegel-swift/\(Version.current)"
         // A node that listens on a loopback address alone has peers on this machine only.
         configuration.advertiseLoopback = address?.isLoopback ?? false
         configuration.addressPolicy.allowedNetworks =

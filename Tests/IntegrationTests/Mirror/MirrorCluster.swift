@@ -125,6 +125,13 @@ final class MirrorCluster: Sendable {
         return number
     }
 
+    /// Stops a provider as a roll-out does, and waits for its end.
+    func stop(_ number: Int) async throws {
+        guard let process = running.withLock({ $0.removeValue(forKey: number) }) else { return }
+        process.send(SIGTERM)
+        guard try await process.wait() == .exited(0) else { throw HarnessFailure("provider \(number): \(process.log)") }
+    }
+
     /// Kills a provider.
     func kill(_ number: Int) {
         guard let process = running.withLock({ $0.removeValue(forKey: number) }) else { return }
