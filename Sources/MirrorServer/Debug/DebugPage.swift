@@ -166,7 +166,7 @@ struct DebugPage: Sendable {
         for minute in minutes { sum += minute.traffic }
         let ends = ("60 min ago", "now")
         let reasons = sum.misses.filter { $0.value > 0 }.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
-            .map { "\($0.value) \(Text.missReason($0.key))" }.joined(separator: ", ")
+            .map { "\($0.value) × \(Text.missReason($0.key))" }.joined(separator: ", ")
         return """
             \(Self.plot("Requests", minutes.map { [Double($0.traffic.hits), Double($0.traffic.missCount)] }, classes: ["hit", "miss"], count: 60, total: "\(Text.count(sum.hits, "hit")), \(sum.missCount == 1 ? "1 miss" : "\(sum.missCount) misses")", ends: ends))
             \(Self.plot("Saved from the upstream", minutes.map { [Double($0.traffic.savedBytes)] }, classes: ["saved"], count: 60, total: Text.bytes(sum.savedBytes), ends: ends))
