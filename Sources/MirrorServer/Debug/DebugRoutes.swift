@@ -39,7 +39,7 @@ extension AdminServer.Route {
     }
 
     /// The page at `/debug/web/` with its style and script, and `/`, which leads there.
-    static func debugPage(_ content: @escaping @Sendable () async -> DebugPage?) -> [AdminServer.Route] {
+    static func debugPage(_ content: @escaping @Sendable () async -> ByteBuffer?) -> [AdminServer.Route] {
         [
             AdminServer.Route("/debug/web/") { request in
                 guard request.path == "/debug/web/" else {
@@ -50,7 +50,7 @@ extension AdminServer.Route {
                 }
                 return AdminServer.Response(
                     contentType: "text/html; charset=utf-8", fields: DebugPage.securityFields,
-                    body: ByteBuffer(string: page.document.markup))
+                    body: page)
             },
             asset("/debug/web/page.css", "text/css; charset=utf-8", DebugPage.styleSheet),
             asset("/debug/web/page.js", "text/javascript; charset=utf-8", DebugPage.script),

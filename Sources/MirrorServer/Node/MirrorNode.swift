@@ -39,6 +39,9 @@ public final class MirrorNode: Service, Sendable {
     private let lifecycle = Lifecycle(name: "node")
     private let failure = NIOLockedValueBox<(any Error)?>(nil)
     private let admin = NIOLockedValueBox<AdminServer?>(nil)
+    /// How long a page is shown to others, too.
+    private static let pageAge = TimeAmount.seconds(1)
+    private let madePage = NIOLockedValueBox<(page: ByteBuffer, time: NIODeadline)?>(nil)
 
     /// A node that is not started yet.
     ///
@@ -240,12 +243,21 @@ public final class MirrorNode: Service, Sendable {
         }
     }
 
-    private var debugPage: DebugPage {
+    /// The debug page of now, or of the last second: making it takes milliseconds, and many may look at it.
+    private var debugPage: ByteBuffer {
         get async {
-            DebugPage(
+            let (now, measured) = (NIODeadline.now(), measurement?.report)
+            if measured?.phase != .running, let made = madePage.withLockedValue({ $0 }), now - made.time < Self.pageAge
+            {
+                return made.page
+            }
+            let page = DebugPage(
                 status: await status, traffic: traffic.snapshot(), requests: requestLog.entries,
-                images: await storedImages.current, measurement: measurement?.report, canMeasure: measurement != nil,
+                images: await storedImages.current, measurement: measured, canMeasure: measurement != nil,
                 hasMetrics: configuration.metrics is PrometheusRegistry)
+            let bytes = ByteBuffer(string: page.document.markup)
+            madePage.withLockedValue { $0 = (bytes, now) }
+            return bytes
         }
     }
 
