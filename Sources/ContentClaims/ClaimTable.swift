@@ -59,6 +59,8 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
         case follower(of: Member)
         /// Its parent has failed; it does not know yet.
         case orphan
+        /// It has the whole content, and depends on nobody any more.
+        case complete
     }
 
     private struct Claimant: Sendable {
@@ -66,7 +68,6 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
         var children = 0
         var bytes: UInt64
         var leaseUntil: NIODeadline
-        var isComplete = false
         /// Those that failed it; the last few.
         var failedParents: [Member] = []
         /// Where and when the watch on its rate began; for a leader.
@@ -108,7 +109,7 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
     /// The claimants of a content, for tests.
     func tree(of key: String) -> [Member: (parent: Member?, children: Int, isLeader: Bool)] {
         (contents[key]?.claimants ?? [:]).mapValues {
-            ($0.parent, $0.children, $0.role == .leader && !$0.isComplete)
+            ($0.parent, $0.children, $0.role == .leader)
         }
     }
 
@@ -135,7 +136,7 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
         if let own = content.claimants[member] {
             let goesOn =
                 switch own.role {
-                case .leader: true
+                case .leader, .complete: true
                 case .follower(let parent): parent != failedParent && Self.steps(from: member, content) != nil
                 case .orphan: false
                 }
@@ -159,7 +160,7 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
         (own.watchedSince, own.watchedFrom) = (now, own.bytes)
         content.claimants[member] = own
 
-        let leaders = content.claimants.filter { $0.key != member && $0.value.role == .leader && !$0.value.isComplete }
+        let leaders = content.claimants.filter { $0.key != member && $0.value.role == .leader }
         let isWorthASecond =
             leaders.count == limits.leaders && leaders.allSatisfy { isSlow($0.value, for: upstreamRate, now: now) }
         if !isWorthASecond, let parent = Self.parent(for: member, content, limits) {
@@ -191,11 +192,8 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
             content.claimants[member] = own
         case .complete:
             Self.leaveParent(member, &content)
-            // A root of its own, as it depends on nobody any more.
-            own = content.claimants[member] ?? own
-            (own.role, own.isComplete) = (.leader, true)
-            own.leaseUntil = now + limits.completeLifetime
-            content.claimants[member] = own
+            content.claimants[member]?.role = .complete
+            content.claimants[member]?.leaseUntil = now + limits.completeLifetime
             lapses.removeValue(forKey: member)
         case .failed:
             Self.remove(member, &content)
@@ -217,7 +215,7 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
     private mutating func expire(_ content: inout Content, now: NIODeadline) {
         for (member, claimant) in content.claimants where claimant.leaseUntil <= now {
             // Only who was to fetch has failed; a follower waited for others.
-            if claimant.role == .leader, !claimant.isComplete { lapsed(member, now: now) }
+            if claimant.role == .leader { lapsed(member, now: now) }
             Self.remove(member, &content)
         }
     }
@@ -274,7 +272,7 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
     private static func steps(from member: Member, _ content: Content) -> Int? {
         var (current, steps) = (member, 0)
         while let claimant = content.claimants[current], steps <= content.claimants.count {
-            if claimant.isComplete || claimant.role == .leader { return steps }
+            if claimant.role == .complete || claimant.role == .leader { return steps }
             guard let parent = claimant.parent else { return nil }
             (current, steps) = (parent, steps + 1)
         }

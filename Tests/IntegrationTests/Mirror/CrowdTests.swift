@@ -43,15 +43,8 @@ extension MirrorProcessTests {
         @Test func memoryReturnsAfterManyRequests() async throws {
             let layout = try await TestImages.small()
             let cluster = try await MirrorCluster.start(layout, providers: 1)
-            var targets: [String] = []
-            var expected: [[UInt8]] = []
-            for digest in try layout.digests(of: TestImages.demo) {
-                let bytes = try layout.blob(digest)
-                guard bytes.count < 10_000 else { continue }
-                let isManifest = (try? layout.manifest(digest))?["schemaVersion"] != nil
-                targets.append("/v2/library/demo/\(isManifest ? "manifests" : "blobs")/\(digest)?ns=docker.io")
-                expected.append([UInt8](bytes))
-            }
+            let contents = try layout.mirrored(TestImages.demo).filter { $0.bytes.count < 10_000 }
+            let (targets, expected) = (contents.map(\.target), contents.map(\.bytes))
             #expect(targets.count > 3)
             func ask(_ requests: Int) async throws -> Int {
                 try await withThrowingTaskGroup(of: Int.self) { group in

@@ -170,6 +170,15 @@ final class MirrorCluster: Sendable {
 }
 
 extension TestLayout {
+    /// What clients of a mirror ask for by digest, of one image: the targets, with the bytes they have to get.
+    func mirrored(_ name: String) throws -> [(target: String, bytes: [UInt8])] {
+        try digests(of: name).map { digest in
+            let isManifest = (try? manifest(digest))?["schemaVersion"] != nil
+            let target = "/v2/library/demo/\(isManifest ? "manifests" : "blobs")/\(digest)?ns=docker.io"
+            return (target, [UInt8](try blob(digest)))
+        }
+    }
+
     /// Gives an image a further name.
     func addName(_ name: String, like other: String) throws {
         let url = URL(fileURLWithPath: "\(path)/index.json")

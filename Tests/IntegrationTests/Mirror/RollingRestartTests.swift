@@ -17,15 +17,7 @@ extension MirrorProcessTests {
             let (providers, turns) = Project.isFullScale ? (10, 3) : (4, 1)
             let layout = try await TestImages.small()
             let cluster = try await MirrorCluster.start(layout, providers: providers)
-            var contents: [(target: String, bytes: [UInt8])] = []
-            for digest in try layout.digests(of: TestImages.demo) {
-                let isManifest = (try? layout.manifest(digest))?["schemaVersion"] != nil
-                contents.append(
-                    (
-                        "/v2/library/demo/\(isManifest ? "manifests" : "blobs")/\(digest)?ns=docker.io",
-                        [UInt8](try layout.blob(digest))
-                    ))
-            }
+            var contents = try layout.mirrored(TestImages.demo)
             contents.append(("/v2/library/demo/manifests/1.0?ns=docker.io", contents[0].bytes))
             let wanted = contents
             let load = Load()
