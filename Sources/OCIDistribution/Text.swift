@@ -72,7 +72,7 @@ extension UInt8 {
 }
 
 /// Percent-encoding (RFC 3986 §2.1) over UTF-8.
-enum PercentEncoding {
+package enum PercentEncoding {
     /// Decodes `bytes` into `target`, which must have room for as many, and returns the number of bytes written; nil when
     /// a `%` is not followed by two hexadecimal digits.
     static func decode(_ bytes: UnsafeBufferPointer<UInt8>, into target: UnsafeMutableBufferPointer<UInt8>) -> Int? {
@@ -94,7 +94,7 @@ enum PercentEncoding {
     }
 
     /// Calls `body` with the decoded bytes, or with nil when they are malformed; bytes without `%` are not copied.
-    static func withDecoded<Value>(
+    package static func withDecoded<Value>(
         _ bytes: UnsafeBufferPointer<UInt8>, _ body: (UnsafeBufferPointer<UInt8>?) -> Value
     ) -> Value {
         guard bytes.contains(0x25) else { return body(bytes) }

@@ -114,21 +114,10 @@ extension AdminServer.Route {
 
     /// A value of `application/x-www-form-urlencoded`; nil when it is not well-formed or no UTF-8.
     private static func formDecoded(_ text: Substring.UTF8View.SubSequence) -> String? {
-        func digit(_ byte: UInt8?) -> UInt8? {
-            byte.flatMap { Character(UnicodeScalar($0)).hexDigitValue }.map { UInt8($0) }
+        let bytes = text.map { $0 == UInt8(ascii: "+") ? UInt8(ascii: " ") : $0 }
+        return bytes.withUnsafeBufferPointer {
+            PercentEncoding.withDecoded($0) { $0.flatMap { String(validating: $0, as: UTF8.self) } }
         }
-        var bytes: [UInt8] = []
-        var rest = text[...]
-        while let byte = rest.popFirst() {
-            switch byte {
-            case UInt8(ascii: "+"): bytes.append(UInt8(ascii: " "))
-            case UInt8(ascii: "%"):
-                guard let high = digit(rest.popFirst()), let low = digit(rest.popFirst()) else { return nil }
-                bytes.append(high << 4 | low)
-            default: bytes.append(byte)
-            }
-        }
-        return String(validating: bytes, as: UTF8.self)
     }
 
     /// Whether a request was made by the page itself or by a program, not by another site.
