@@ -183,6 +183,12 @@ extension Multiaddr {
 
     /// The address of the first component when that is an IP address (a zone in front is passed over).
     public var ipAddress: IPAddress? {
+        // Nearly all addresses begin with the address itself, behind a code of one byte.
+        switch bytes.first.map(UInt64.init) {
+        case MultiaddrProtocol.ip4.code: return IPAddress(bytes: bytes.dropFirst().prefix(4))
+        case MultiaddrProtocol.ip6.code: return IPAddress(bytes: bytes.dropFirst().prefix(16))
+        default: break
+        }
         let parts = components
         guard let ip = parts.first?.type == .ip6zone ? parts.dropFirst().first : parts.first,
             ip.type == .ip4 || ip.type == .ip6

@@ -61,7 +61,7 @@ struct IterativeQuery: Sendable {
         let distance: KadDistance
         var state: PeerState
         /// Where it is said to be; empty when it is not to be limited.
-        let claims: Set<IPAddress>
+        let claims: [IPAddress]
         /// Answers that had to come in one after the other before this peer was heard of.
         let depth: Int
 
@@ -109,9 +109,12 @@ struct IterativeQuery: Sendable {
         }
         guard known.count <= limits.knownPeers else { return }
         known.insert(contact.key)
-        var claims: Set<IPAddress> = []
+        var claims: [IPAddress] = []
         for address in contact.addresses {
-            if let source = address.ipAddress.flatMap({ limits.source(of: $0) }) { claims.insert(source) }
+            guard let source = address.ipAddress.flatMap({ limits.source(of: $0) }), !claims.contains(source) else {
+                continue
+            }
+            claims.append(source)
         }
         let distance = contact.key.distance(to: target)
         var low = 0

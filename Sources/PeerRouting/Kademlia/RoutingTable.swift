@@ -144,25 +144,36 @@ struct RoutingTable: Sendable {
         // Entries fall into groups of increasing distance: the bucket of the target's own prefix length, then all
         // deeper buckets together, then the shallower ones, deepest first. Only the groups needed are sorted.
         let depth = min(own.commonPrefixLength(with: target), buckets.count)
-        var result: [(distance: KadDistance, contact: KadContact)] = []
-        func take(_ group: some Sequence<Entry>) {
-            var sorted: [(distance: KadDistance, contact: KadContact)] = []
-            for entry in group where entry.key != excluded {
-                sorted.append((entry.key.distance(to: target), entry.contact))
+        var result: [Position] = []
+        result.reserveCapacity(2 * limit)
+        func take(_ group: Range<Int>) {
+            let first = result.count
+            for bucket in group {
+                for index in buckets[bucket].indices where buckets[bucket][index].key != excluded {
+                    let distance = buckets[bucket][index].key.distance(to: target)
+                    result.append(Position(distance: distance, bucket: bucket, index: index))
+                }
             }
-            sorted.sort { $0.distance < $1.distance }
-            result.append(contentsOf: sorted.prefix(limit - result.count))
+            result[first...].sort { $0.distance < $1.distance }
+            if result.count > limit { result.removeLast(result.count - limit) }
         }
         if depth < buckets.count {
-            take(buckets[depth])
-            if result.count < limit { take(buckets[(depth + 1)...].joined()) }
+            take(depth..<depth + 1)
+            if result.count < limit { take(depth + 1..<buckets.count) }
         }
         var shallower = depth - 1
         while result.count < limit, shallower >= 0 {
-            take(buckets[shallower])
+            take(shallower..<shallower + 1)
             shallower -= 1
         }
-        return result.map(\.contact)
+        return result.map { buckets[$0.bucket][$0.index].contact }
+    }
+
+    /// Where an entry lies: sorted instead of the entries, which take longer to move.
+    private struct Position {
+        var distance: KadDistance
+        var bucket: Int
+        var index: Int
     }
 
     /// Entries not heard from since `limit`, longest silent first.
