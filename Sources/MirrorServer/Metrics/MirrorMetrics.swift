@@ -35,7 +35,7 @@ final class MirrorMetrics: Sendable {
     ]
 
     /// The counters of one registry.
-    struct RegistryCounters: Sendable {
+    final class RegistryCounters: Sendable {
         let hits: Counter
         let misses: Counter
         let missReasons: [MissReason: Counter]

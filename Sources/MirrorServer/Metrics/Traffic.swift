@@ -45,6 +45,7 @@ public struct Traffic: Sendable, Hashable, Codable {
         sum.savedBytes &+= other.savedBytes
         sum.unverifiedBytes &+= other.unverifiedBytes
         sum.hits &+= other.hits
+        if other.misses.isEmpty { return }
         for (reason, count) in other.misses { sum.misses[reason, default: 0] &+= count }
     }
 }

@@ -20,13 +20,16 @@ struct TrafficAccounts: Sendable {
     /// What an event belongs to.
     struct Subject: Sendable, Hashable {
         /// The registry; empty for none.
-        var registry: String
-        /// The repository; nil if the request names none.
-        var repository: String?
-        var tag: String?
+        let registry: String
+        /// `registry/repository`; nil if the request names no repository.
+        let image: String?
+        let tag: String?
 
-        /// `registry/repository`.
-        var image: String? { repository.map { registry.isEmpty ? $0 : "\(registry)/\($0)" } }
+        init(registry: String, repository: String?, tag: String?) {
+            self.registry = registry
+            self.tag = tag
+            image = repository.map { registry.isEmpty ? $0 : "\(registry)/\($0)" }
+        }
     }
 
     struct Image: Sendable, Hashable, Codable {
@@ -34,6 +37,12 @@ struct TrafficAccounts: Sendable {
         var lastUsed: Double
         var traffic = Traffic()
         var takenFrom: [String: Int64] = [:]
+
+        fileprivate mutating func add(_ more: Traffic, tag: String?, now: Double) {
+            traffic += more
+            lastUsed = now
+            if let tag { lastTag = tag }
+        }
     }
 
     struct Peer: Sendable, Hashable, Codable {
@@ -157,17 +166,16 @@ struct TrafficAccounts: Sendable {
     }
 
     private mutating func addToRegistry(_ registry: String, _ traffic: Traffic) {
-        let isCounted = kept.registries[registry] != nil || kept.registries.count < limits.registries
+        // In place: this is done for each request.
+        if let index = kept.registries.index(forKey: registry) { return kept.registries.values[index] += traffic }
+        let isCounted = kept.registries.count < limits.registries
         kept.registries[isCounted ? registry : Self.other, default: Traffic()] += traffic
     }
 
     private mutating func addToImage(_ subject: Subject, _ traffic: Traffic, now: Double) {
         guard let name = subject.image else { return }
         if let index = kept.images.index(forKey: name) {
-            // In place: this is done for each request.
-            kept.images.values[index].traffic += traffic
-            kept.images.values[index].lastUsed = now
-            if let tag = subject.tag { kept.images.values[index].lastTag = tag }
+            kept.images.values[index].add(traffic, tag: subject.tag, now: now)
         } else {
             // A name that a client invented leads to misses only: it does not push real images out.
             guard traffic.hits > 0 || traffic.servedBytes > 0 || traffic.takenBytes > 0 else {
@@ -193,13 +201,14 @@ struct TrafficAccounts: Sendable {
     }
 
     private mutating func updatePeer(_ id: String, now: Double, _ change: (inout Peer) -> Void) {
-        if let index = kept.peers.index(forKey: id) {
-            kept.peers.values[index].lastUsed = now
-            return change(&kept.peers.values[index])
+        func apply(to peer: inout Peer) {
+            peer.lastUsed = now
+            change(&peer)
         }
+        if let index = kept.peers.index(forKey: id) { return apply(to: &kept.peers.values[index]) }
         if kept.peers.count >= limits.peers { Self.dropOldest(&kept.peers, \.lastUsed) }
         var peer = Peer(lastUsed: now)
-        change(&peer)
+        apply(to: &peer)
         kept.peers[id] = peer
     }
 

@@ -105,10 +105,10 @@ package final class TrafficLedger: Sendable {
         }
     }
 
-    fileprivate func taken(_ bytes: Int64, from peer: PeerEndpoint, for request: DistributionRequest) {
+    fileprivate func taken(_ bytes: Int64, from peer: PeerEndpoint, for subject: TrafficAccounts.Subject) {
         update {
             $0.addTaken(
-                bytes, from: $1.name(of: peer.id), address: $1.name(of: peer.address), subject: .init(request), now: $2)
+                bytes, from: $1.name(of: peer.id), address: $1.name(of: peer.address), subject: subject, now: $2)
         }
     }
 
@@ -187,7 +187,8 @@ final class TransferRecord: Sendable {
     }
 
     private let number: UInt64
-    private let request: DistributionRequest
+    private let subject: TrafficAccounts.Subject
+    private let digest: Digest?
     private let startedAt: Double
     private let counter: Counter?
     private let ledger: TrafficLedger
@@ -202,7 +203,8 @@ final class TransferRecord: Sendable {
     ) {
         self.counter = counter
         self.number = number
-        self.request = request
+        subject = TrafficAccounts.Subject(request)
+        digest = request.digest
         self.startedAt = startedAt
         self.ledger = ledger
     }
@@ -243,7 +245,7 @@ final class TransferRecord: Sendable {
             return (current, received - sources.receivedBefore)
         }
         guard let ended else { return }
-        ledger.taken(ended.bytes, from: ended.peer, for: request)
+        ledger.taken(ended.bytes, from: ended.peer, for: subject)
     }
 
     /// The transfer has ended, in whatever way.
@@ -261,8 +263,8 @@ final class TransferRecord: Sendable {
                 peer: $0.peer.id.description, address: $0.peer.address.description, offset: $0.offset)
         }
         return TrafficSnapshot.Transfer(
-            number: number, image: TrafficAccounts.Subject(request).image ?? "",
-            reference: request.tag ?? request.digest?.description ?? "", start: startedAt,
+            number: number, image: subject.image ?? "", reference: subject.tag ?? digest?.description ?? "",
+            start: startedAt,
             bytes: offset.load(ordering: .relaxed), totalBytes: total < 0 ? nil : total,
             peers: sources.reduce(into: []) { if $0.last != $1.peer { $0.append($1.peer) } },
             clients: clients.load(ordering: .relaxed), sources: sources)
