@@ -23,6 +23,8 @@ struct HTML: Sendable, ExpressibleByStringInterpolation {
     /// Escapes the five characters of markup. Control characters and the marks that reorder text (U+202A…U+202E,
     /// U+2066…U+2069) become U+FFFD, so that a name cannot show as another one.
     private static func escape(_ text: String, into markup: inout String) {
+        // Most texts have none of them, and are taken as they are.
+        if text.utf8.allSatisfy({ isPlain($0) }) { return markup += text }
         for scalar in text.unicodeScalars {
             switch scalar {
             case "&": markup += "&amp;"
@@ -35,6 +37,13 @@ struct HTML: Sendable, ExpressibleByStringInterpolation {
                 markup += "\u{FFFD}"
             default: markup.unicodeScalars.append(scalar)
             }
+        }
+    }
+
+    private static func isPlain(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "&"), UInt8(ascii: "<"), UInt8(ascii: ">"), UInt8(ascii: "\""), UInt8(ascii: "'"): false
+        default: (0x20...0x7e).contains(byte)
         }
     }
 }
