@@ -346,7 +346,7 @@ let package = Package(
         .testTarget(
             name: "MirrorTests",
             dependencies: [
-                "MirrorServer", "ContentStore", "OCIDistribution", "PeerRouting", "TestSupport",
+                "MirrorServer", "ContentStore", "OCIDistribution", "PeerRouting", "PeerRoutingCore", "TestSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "DequeModule", package: "swift-collections"),

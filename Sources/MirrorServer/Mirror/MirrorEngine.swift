@@ -83,19 +83,21 @@ package final class MirrorEngine: MissHandler, Service {
                 fields: [("Retry-After", "1")])
         }
         let client = ClientGroup.Client(request: request, writer: response, arrivedAt: .now())
-        if let transfer = loop.value.transfer(for: request), transfer.clients.join(client) { return }
-        MirrorTransfer(client, loop: loop.value, context: context).start(coalesces: true)
+        let key = MirrorLoop.CoalescingKey(request)
+        if let key, let transfer = loop.value.transfer(for: key), transfer.clients.join(client) { return }
+        MirrorTransfer(client, loop: loop.value, context: context).start(coalescingAs: key)
     }
 
     private func makeLoop(_ eventLoop: any EventLoop) -> MirrorLoop {
         let router = context.router
+        let timers = EventLoopTimers(eventLoop: eventLoop)
         let pool = PeerPool(
             eventLoop: eventLoop, configuration: context.configuration.peers, share: share,
             directory: context.directory, memory: context.memory,
-            makeClock: { [context] in context.makeClock(on: eventLoop) },
+            makeClock: { [context] in context.makeClock(timers) },
             onUnreachable: { router.reportUnreachable($0) })
         pool.dialTimer = context.metrics.dial
-        return MirrorLoop(eventLoop: eventLoop, pool: pool)
+        return MirrorLoop(timers: timers, pool: pool)
     }
 
     /// Marks the engine as started; see ``Lifecycle``.
@@ -201,8 +203,8 @@ final class MirrorContext: Sendable {
     /// A request that was admitted has ended.
     func requestEnded() { requests.subtract(1, ordering: .relaxed) }
 
-    /// A clock for a request or dial that starts now on this event loop.
-    func makeClock(on eventLoop: any EventLoop) -> StallAdjustedClock {
-        StallAdjustedClock(stalls, on: eventLoop, allowance: TimeAmount(configuration.stallAllowance))
+    /// A clock for a request or dial that starts now on the event loop of these timers.
+    func makeClock(_ timers: EventLoopTimers) -> StallAdjustedClock {
+        StallAdjustedClock(stalls, timers: timers, allowance: TimeAmount(configuration.stallAllowance))
     }
 }

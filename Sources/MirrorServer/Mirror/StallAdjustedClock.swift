@@ -151,12 +151,15 @@ final class StallAdjustedClock {
     static let shortestWait: TimeAmount = .milliseconds(1)
 
     let eventLoop: any EventLoop
+    /// The timers of the event loop.
+    let timers: EventLoopTimers
     private let monitor: StallMonitor
     private let allowance: StallAllowance
 
-    init(_ monitor: StallMonitor, on eventLoop: any EventLoop, allowance: TimeAmount) {
+    init(_ monitor: StallMonitor, timers: EventLoopTimers, allowance: TimeAmount) {
         self.monitor = monitor
-        self.eventLoop = eventLoop
+        self.timers = timers
+        eventLoop = timers.eventLoop
         self.allowance = StallAllowance(before: monitor.register(on: eventLoop), limit: allowance)
     }
 
@@ -173,52 +176,5 @@ final class StallAdjustedClock {
         let timer = DeadlineTimer(clock: self, action: action)
         timer.set(now + TimeAmount(duration))
         return timer
-    }
-}
-
-/// Calls its action once when a ``StallAdjustedClock`` reaches the deadline. The deadline can be moved: to an earlier one
-/// at the cost of a new timer of the event loop, to a later one at no cost.
-///
-/// Confined to the clock's event loop.
-final class DeadlineTimer {
-    private let clock: StallAdjustedClock
-    private let action: () -> Void
-    private var deadline: NIODeadline?
-    private var scheduled: (task: Scheduled<Void>, deadline: NIODeadline)?
-
-    init(clock: StallAdjustedClock, action: @escaping () -> Void) {
-        self.clock = clock
-        self.action = action
-    }
-
-    /// Moves the deadline; nil for none.
-    func set(_ deadline: NIODeadline?) {
-        self.deadline = deadline
-        guard let deadline else { return unschedule() }
-        if let scheduled, scheduled.deadline <= deadline { return }
-        unschedule()
-        schedule(deadline)
-    }
-
-    func cancel() { set(nil) }
-
-    private func unschedule() {
-        scheduled?.task.cancel()
-        scheduled = nil
-    }
-
-    private func schedule(_ deadline: NIODeadline) {
-        let bound = NIOLoopBound(self, eventLoop: clock.eventLoop)
-        let wait = max(deadline - clock.now, StallAdjustedClock.shortestWait)
-        scheduled = (clock.eventLoop.scheduleTask(in: wait) { bound.value.fired() }, deadline)
-    }
-
-    private func fired() {
-        scheduled = nil
-        guard let deadline else { return }
-        // The deadline was moved, or the process was stalled meanwhile.
-        guard clock.now >= deadline else { return schedule(deadline) }
-        self.deadline = nil
-        action()
     }
 }

@@ -7,6 +7,23 @@ import PeerRoutingCore
 struct PeerEndpoint: Hashable, Sendable, CustomStringConvertible {
     let id: PeerID
     let address: IPAddress
+    /// Computed once: a request looks its peers up in tables dozens of times.
+    private let hash: Int
+
+    init(id: PeerID, address: IPAddress) {
+        self.id = id
+        self.address = address
+        var hasher = Hasher()
+        hasher.combine(id)
+        hasher.combine(address)
+        hash = hasher.finalize()
+    }
 
     var description: String { "\(id)@\(address)" }
+
+    func hash(into hasher: inout Hasher) { hasher.combine(hash) }
+
+    static func == (left: PeerEndpoint, right: PeerEndpoint) -> Bool {
+        left.hash == right.hash && left.address == right.address && left.id == right.id
+    }
 }

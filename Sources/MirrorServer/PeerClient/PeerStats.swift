@@ -58,6 +58,8 @@ struct PeerStats: Sendable {
         var mismatches: [NIODeadline] = []
         var lastUsed: NIODeadline
 
+        var isProven: Bool { verifiedBodies > 0 }
+
         func isDeprioritized(now: NIODeadline) -> Bool { deprioritizedUntil.map { now < $0 } ?? false }
     }
 
@@ -87,7 +89,9 @@ struct PeerStats: Sendable {
     func eligibility(
         of peer: PeerEndpoint, for digest: Digest?, isObserved: Bool = true, now: NIODeadline
     ) -> Eligibility {
-        if let digest, let until = exclusions[Exclusion(peer: peer, digest: digest)], now < until { return .excluded }
+        if let digest, !exclusions.isEmpty, let until = exclusions[Exclusion(peer: peer, digest: digest)], now < until {
+            return .excluded
+        }
         let entry = peers[peer]
         if let entry, entry.mismatches.count(where: { now - $0 < Self.mismatchAge }) >= Self.exclusionThreshold {
             return .excluded
@@ -95,8 +99,8 @@ struct PeerStats: Sendable {
         // The least used first; among equals the fastest. A peer that has not proved itself comes after one that has, unless
         // that one is busy: so that new peers get requests, too.
         var rank = min(entry?.inUse ?? 0, 1000) * 1000 + Int(min(entry?.latency ?? 0, 500))
-        if !isProven(peer) { rank += isObserved ? 1500 : 3500 }
-        if isDeprioritized(peer, isObserved: isObserved, now: now) { rank += 10_000_000 }
+        if !(entry?.isProven ?? false) { rank += isObserved ? 1500 : 3500 }
+        if isDeprioritized(peer, entry, isObserved: isObserved, now: now) { rank += 10_000_000 }
         if let entry, entry.openConnections == 0, let until = entry.unreachableUntil, now < until {
             rank += 100_000_000
         }
@@ -106,8 +110,14 @@ struct PeerStats: Sendable {
     /// Whether a peer is deprioritized for a recent failure: its own, or one of another identity at the same address as long
     /// as nothing speaks for this one.
     func isDeprioritized(_ peer: PeerEndpoint, isObserved: Bool = true, now: NIODeadline) -> Bool {
-        if peers[peer]?.isDeprioritized(now: now) ?? false { return true }
-        guard !isObserved, !isProven(peer), let until = deprioritizedAddresses[peer.address] else { return false }
+        isDeprioritized(peer, peers[peer], isObserved: isObserved, now: now)
+    }
+
+    private func isDeprioritized(_ peer: PeerEndpoint, _ entry: Entry?, isObserved: Bool, now: NIODeadline) -> Bool {
+        if entry?.isDeprioritized(now: now) ?? false { return true }
+        guard !isObserved, !(entry?.isProven ?? false), let until = deprioritizedAddresses[peer.address] else {
+            return false
+        }
         return now < until
     }
 
@@ -283,10 +293,15 @@ struct PeerStats: Sendable {
     var count: Int { peers.count }
 
     private mutating func update(_ peer: PeerEndpoint, _ now: NIODeadline, _ change: (inout Entry) -> Void) {
-        if peers[peer] == nil, peers.count >= Self.peerLimit { makeRoom() }
-        var entry = peers[peer] ?? Entry(lastUsed: now)
-        entry.lastUsed = now
-        change(&entry)
+        func apply(to entry: inout Entry) {
+            entry.lastUsed = now
+            change(&entry)
+        }
+        // In place: this is done several times for each request.
+        if let index = peers.index(forKey: peer) { return apply(to: &peers.values[index]) }
+        if peers.count >= Self.peerLimit { makeRoom() }
+        var entry = Entry(lastUsed: now)
+        apply(to: &entry)
         peers[peer] = entry
     }
 

@@ -40,6 +40,8 @@ final class MirrorTransfer: @unchecked Sendable {
     private var isHedging = false
     /// When the response has to have begun; nil once it has.
     private var responseDeadline: NIODeadline?
+    /// Under which further clients can join; nil when none can.
+    private var coalescingKey: MirrorLoop.CoalescingKey?
     private let record: TransferRecord
     private var bodyStartedAt: NIODeadline?
 
@@ -51,7 +53,7 @@ final class MirrorTransfer: @unchecked Sendable {
         self.context = context
         clients = ClientGroup(client) { context.requestEnded() }
         arrivedAt = client.arrivedAt
-        clock = context.makeClock(on: loop.eventLoop)
+        clock = context.makeClock(loop.timers)
         key = request.distribution.lookupKey ?? ""
         if case .manifest = request.distribution.kind { isManifest = true } else { isManifest = false }
         record = context.metrics.startTransfer(request.distribution)
@@ -74,8 +76,8 @@ final class MirrorTransfer: @unchecked Sendable {
 
     /// Starts. Called once.
     ///
-    /// - Parameter coalesces: whether further clients may join.
-    func start(coalesces: Bool) {
+    /// - Parameter coalescingKey: what the requests of further clients that may join have in common; nil if none may.
+    func start(coalescingAs coalescingKey: MirrorLoop.CoalescingKey?) {
         clients.attach(self)
         race.delegate = self
         guard !key.isEmpty else { return recover(from: .noKey) }
@@ -84,7 +86,7 @@ final class MirrorTransfer: @unchecked Sendable {
         }
         let limit = request.isHead || isManifest ? configuration.manifestTimeout : configuration.blobTimeout
         responseDeadline = clock.now + TimeAmount(limit) - (NIODeadline.now() - arrivedAt)
-        if coalesces { loop.startCoalescing(self) }
+        if let coalescingKey, loop.startCoalescing(self, coalescingKey) { self.coalescingKey = coalescingKey }
         startRace()
     }
 
@@ -164,9 +166,14 @@ final class MirrorTransfer: @unchecked Sendable {
         }
     }
 
+    private func stopCoalescing() {
+        if let coalescingKey { loop.stopCoalescing(coalescingKey) }
+        coalescingKey = nil
+    }
+
     private func writeHead() {
         responseDeadline = nil
-        loop.stopCoalescing(self)
+        stopCoalescing()
         clients.writeHead(body.responseHead)
         // The first bytes follow at once, unless the peer is slow: then the head must not wait for them.
         clients.flush()
@@ -335,7 +342,7 @@ final class MirrorTransfer: @unchecked Sendable {
     /// has learned.
     private func retryFollowers(_ followers: [ClientGroup.Client]) {
         for client in followers {
-            MirrorTransfer(client, loop: loop, context: context).start(coalesces: false)
+            MirrorTransfer(client, loop: loop, context: context).start(coalescingAs: nil)
         }
     }
 
@@ -358,7 +365,7 @@ final class MirrorTransfer: @unchecked Sendable {
         case nil: break
         }
         clients.detach()
-        loop.stopCoalescing(self)
+        stopCoalescing()
         timer.cancel()
         race.stop()
         body.end()
