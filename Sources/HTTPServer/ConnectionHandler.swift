@@ -270,7 +270,9 @@ final class ConnectionHandler: ChannelDuplexHandler {
         switch phase {
         case .idle: !hasInput || isWritable
         case .head, .discardingBody, .lingering: true
-        case .responding, .closing, .closed: false
+        // One read ahead: that the channel need not stop and start reading for each response saves system calls.
+        case .responding: !hasInput
+        case .closing, .closed: false
         }
     }
 

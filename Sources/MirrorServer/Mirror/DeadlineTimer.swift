@@ -1,4 +1,5 @@
 import NIOCore
+import Synchronization
 
 /// Calls its action once when a ``StallAdjustedClock`` reaches the deadline. The deadline can be moved.
 ///
@@ -67,6 +68,19 @@ final class EventLoopTimers {
     private var wakeUp: (task: Scheduled<Void>, time: NIODeadline)?
 
     init(eventLoop: any EventLoop) { self.eventLoop = eventLoop }
+
+    /// Clocks in use. Their last reference may go on another thread.
+    private let clocks = Synchronization.Atomic<Int>(0)
+
+    /// A clock begins to be in use.
+    ///
+    /// - Returns: whether it is the only one.
+    func clockStarted() -> Bool { clocks.add(1, ordering: .relaxed).oldValue == 0 }
+
+    /// A clock is no longer in use.
+    ///
+    /// - Returns: whether it was the last one.
+    func clockEnded() -> Bool { clocks.subtract(1, ordering: .relaxed).newValue == 0 }
 
     /// Timers that are set.
     var count: Int { entries.count - free.count }

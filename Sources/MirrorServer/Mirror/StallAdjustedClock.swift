@@ -12,9 +12,10 @@ struct StallDetector: Sendable {
     /// The pause between two probes. A deadline shorter than this still sees one whole probe.
     static let interval: TimeAmount = .milliseconds(5)
 
-    private var counted: TimeAmount = .zero
+    /// The time stalled up to the last probe that returned.
+    private(set) var counted: TimeAmount = .zero
     /// When the probe under way was, or the next one is, to begin; nil while none is sent.
-    private var due: NIODeadline?
+    private(set) var due: NIODeadline?
 
     /// Whether probes are sent.
     var isRunning: Bool { due != nil }
@@ -38,7 +39,9 @@ struct StallDetector: Sendable {
     mutating func stop() { due = nil }
 
     /// The time stalled up to `now`, including that of a probe that is under way or late.
-    func stalled(now: NIODeadline) -> TimeAmount {
+    func stalled(now: NIODeadline) -> TimeAmount { Self.stalled(counted: counted, due: due, now: now) }
+
+    static func stalled(counted: TimeAmount, due: NIODeadline?, now: NIODeadline) -> TimeAmount {
         guard let due, now > due else { return counted }
         return counted + (now - due)
     }
@@ -76,28 +79,40 @@ final class StallMonitor: Sendable {
     }
 
     private let state = NIOLockedValueBox(State())
+    // What the detector says, to be read without the lock: each request asks a dozen times.
+    private let counted = Synchronization.Atomic<Int64>(0)
+    private let due = Synchronization.Atomic<UInt64>(.max)
 
     /// The time stalled up to `now`.
-    func stalled(now: NIODeadline) -> TimeAmount { state.withLockedValue { $0.detector.stalled(now: now) } }
-
-    /// Registers a clock on this event loop.
     ///
-    /// - Returns: the time stalled before.
-    fileprivate func register(on eventLoop: any EventLoop) -> TimeAmount {
-        let now = NIODeadline.now()
-        // After the usual pause: most requests have ended by then, and cost no probe.
-        let first = now + StallDetector.interval
-        let (before, starts) = state.withLockedValue { state -> (TimeAmount, Bool) in
-            state.users[ObjectIdentifier(eventLoop), default: User(loop: eventLoop, count: 0)].count += 1
-            let starts = !state.detector.isRunning
-            if starts { state.detector.start(first: first) }
-            return (state.detector.stalled(now: now), starts)
-        }
-        if starts { eventLoop.scheduleTask(deadline: first) { self.sendProbe() } }
-        return before
+    /// Between the two writes of ``publish(_:)`` a stall counts twice, so that a deadline may come late by it.
+    func stalled(now: NIODeadline) -> TimeAmount {
+        let due = due.load(ordering: .acquiring)
+        return StallDetector.stalled(
+            counted: .nanoseconds(counted.load(ordering: .relaxed)),
+            due: due == .max ? nil : .uptimeNanoseconds(due), now: now)
     }
 
-    /// Removes a clock from this event loop.
+    private func publish(_ detector: StallDetector) {
+        counted.store(detector.counted.nanoseconds, ordering: .relaxed)
+        due.store(detector.due?.uptimeNanoseconds ?? .max, ordering: .releasing)
+    }
+
+    /// A clock is in use on this event loop.
+    fileprivate func register(_ eventLoop: any EventLoop) {
+        // After the usual pause: most requests have ended by then, and cost no probe.
+        let first = NIODeadline.now() + StallDetector.interval
+        let starts = state.withLockedValue { state in
+            state.users[ObjectIdentifier(eventLoop), default: User(loop: eventLoop, count: 0)].count += 1
+            guard !state.detector.isRunning else { return false }
+            state.detector.start(first: first)
+            publish(state.detector)
+            return true
+        }
+        if starts { eventLoop.scheduleTask(deadline: first) { self.sendProbe() } }
+    }
+
+    /// The clock that ``register(_:)`` was called for is no longer in use.
     fileprivate func unregister(_ eventLoop: any EventLoop) {
         let key = ObjectIdentifier(eventLoop)
         state.withLockedValue { state in
@@ -130,6 +145,7 @@ final class StallMonitor: Sendable {
     private func probeReturned() {
         let now = NIODeadline.now()
         let next = state.withLockedValue { state -> (NIODeadline, any EventLoop)? in
+            defer { publish(state.detector) }
             let due = state.detector.probeReturned(now: now)
             guard let user = state.users.values.first else {
                 state.detector.stop()
@@ -160,10 +176,11 @@ final class StallAdjustedClock {
         self.monitor = monitor
         self.timers = timers
         eventLoop = timers.eventLoop
-        self.allowance = StallAllowance(before: monitor.register(on: eventLoop), limit: allowance)
+        self.allowance = StallAllowance(before: monitor.stalled(now: .now()), limit: allowance)
+        if timers.clockStarted() { monitor.register(eventLoop) }
     }
 
-    deinit { monitor.unregister(eventLoop) }
+    deinit { if timers.clockEnded() { monitor.unregister(eventLoop) } }
 
     /// The present moment.
     var now: NIODeadline {

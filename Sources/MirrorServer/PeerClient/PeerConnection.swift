@@ -128,9 +128,10 @@ final class PeerConnection: ChannelInboundHandler {
     func channelReadComplete(context: ChannelHandlerContext) {
         isReading = false
         switch phase {
-        case .head, .draining: read()
+        // When idle, too: that the channel need not stop and start reading saves system calls.
+        case .head, .draining, .idle: read()
         case .body(let user, _): user.readCompleted()
-        case .idle, .closed: break
+        case .closed: break
         }
     }
 
@@ -252,8 +253,8 @@ final class PeerConnection: ChannelInboundHandler {
 final class ReceiveSizing: @unchecked Sendable {
     // Unchecked: both users, the channel and the connection's handler, live on one event loop.
 
-    /// The size of a read while no body is received. The channel keeps one buffer of this size while idle.
-    static let headBytes = 4 * 1024
+    /// The size of a read while no body is received, which a small body comes with.
+    static let headBytes = 8 * 1024
 
     private(set) var next = ReceiveSizing.headBytes
     private let memory: TransferMemory
