@@ -74,7 +74,7 @@ let package = Package(
         .target(
             name: "ContentStore",
             dependencies: [
-                "OCIDistribution", "ServiceSupport",
+                "OCIDistribution", "ResourceLimits", "ServiceSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -104,8 +104,7 @@ let package = Package(
             dependencies: [
                 "PeerRoutingCore",
                 .product(name: "Logging", package: "swift-log"),
-                .product(name: "NIOCore", package: "swift-nio"),
-            ],
+            ] + nio,
             swiftSettings: strict
         ),
         // Identities and connections: everything of libp2p below the DHT.

@@ -152,8 +152,8 @@ package final class HTTPServerCore: Service, Sendable {
             .serverChannelOption(.maxMessagesPerRead, value: 64)
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(
-                        AcceptBackoffHandler.logging("connections", to: context.logger))
+                    try channel.pipeline.syncOperations.addHandlers(
+                        AcceptPauses.handlers("connections", logger: context.logger))
                 }
             }
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)

@@ -2,6 +2,14 @@ import Logging
 import NIOCore
 import PeerRoutingCore
 
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#else
+    import Darwin
+#endif
+
 /// Limits the rate of new connections from each source address: a token bucket for each. Loopback is exempt, as many
 /// nodes may share it.
 package struct AcceptLimiter: Sendable {
@@ -55,20 +63,23 @@ package struct AcceptLimiter: Sendable {
     }
 }
 
-extension AcceptBackoffHandler {
-    /// Waits before connections are accepted again when the process or the system has no more descriptors, instead of
-    /// trying without a pause. Logged once a minute.
+/// What a listening channel needs where descriptors may run out.
+package enum AcceptPauses {
+    /// Handlers for a listening channel: they wait before connections are accepted again when the process or the system has no
+    /// more descriptors, instead of trying without a pause. Logged once a minute.
     ///
     /// - Parameter subject: What cannot be accepted, as the beginning of the log message.
-    package static func logging(_ subject: String, to logger: Logger) -> AcceptBackoffHandler {
+    package static func handlers(_ subject: String, logger: Logger) -> [any ChannelHandler] {
         var isQuietUntil = NIODeadline.uptimeNanoseconds(0)
-        return AcceptBackoffHandler(shouldForwardIOErrorCaught: false) { error in
+        let backoff = AcceptBackoffHandler(shouldForwardIOErrorCaught: false) { error in
+            if error.errnoCode == EMFILE || error.errnoCode == ENFILE { DescriptorReserve.process.noneLeft() }
             let now = NIODeadline.now()
             if now >= isQuietUntil {
                 isQuietUntil = now + .minutes(1)
                 logger.warning("\(subject) cannot be accepted for now", metadata: ["error": "\(error)"])
             }
-            return .milliseconds(100)
+            return DescriptorReserve.interval
         }
+        return [AcceptGateHandler(), backoff]
     }
 }

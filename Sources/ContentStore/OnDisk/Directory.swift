@@ -1,3 +1,5 @@
+import ResourceLimits
+
 #if canImport(Darwin)
     import Darwin
 #elseif canImport(Glibc)
@@ -157,7 +159,17 @@ final class Directory: Sendable {
     }
 
     private func openDescriptor(_ name: String, _ flags: CInt, mode: mode_t = 0) -> CInt {
-        retrying { openat(descriptor, name, flags | O_CLOEXEC, mode) }
+        guard !DescriptorReserve.process.isSpent else {
+            errno = EMFILE
+            return -1
+        }
+        let opened = retrying { openat(descriptor, name, flags | O_CLOEXEC, mode) }
+        if opened < 0, errno == EMFILE || errno == ENFILE {
+            let reason = errno
+            DescriptorReserve.process.noneLeft()
+            errno = reason
+        }
+        return opened
     }
 }
 

@@ -68,8 +68,8 @@ extension Host {
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(
-                        AcceptBackoffHandler.logging("connections of peers", to: self.configuration.logger))
+                    try channel.pipeline.syncOperations.addHandlers(
+                        AcceptPauses.handlers("connections of peers", logger: self.configuration.logger))
                     // Each family has its own listener; without this the IPv6 one would take both.
                     guard endpoint.address.isV6 else { return }
                     try channel.syncOptions?.setOption(

@@ -6,6 +6,7 @@ import NIOCore
 import NIOPosix
 import PeerRoutingCore
 import PrometheusMetrics
+import ResourceLimits
 import ServiceLifecycle
 
 /// A node of a cluster: serves its own content, fetches from peers what it does not have, and advertises what it has.
@@ -38,6 +39,7 @@ public final class MirrorNode: Service, Sendable {
     private let storeService: ServiceTask?
     private let lifecycle = Lifecycle(name: "node")
     private let failure = NIOLockedValueBox<(any Error)?>(nil)
+    private let descriptorWatch = NIOLockedValueBox<RepeatedTask?>(nil)
     private let admin = NIOLockedValueBox<AdminServer?>(nil)
     /// How long a page is shown to others, too.
     private static let pageAge = TimeAmount.seconds(1)
@@ -136,6 +138,9 @@ public final class MirrorNode: Service, Sendable {
     }
 
     private func startParts() async throws {
+        let eventLoop = (configuration.eventLoopGroup ?? MultiThreadedEventLoopGroup.singleton).next()
+        let watch = DescriptorReserve.process.watch(on: eventLoop, logger: configuration.logger)
+        descriptorWatch.withLockedValue { $0 = watch }
         storeService?.start { [weak self] error in
             guard let self else { return }
             failure.withLockedValue { $0 = error }
@@ -170,6 +175,11 @@ public final class MirrorNode: Service, Sendable {
         await admin.withLockedValue { $0 }?.shutdown(gracePeriod: .zero)
         await storeEvents?.shutdown()
         await storeService?.shutdown()
+        let watch = descriptorWatch.withLockedValue { watch in
+            defer { watch = nil }
+            return watch
+        }
+        if let watch { DescriptorReserve.process.unwatch(watch) }
     }
 
     private func part<Result>(_ part: StartError.Part, _ start: () async throws -> Result) async throws {

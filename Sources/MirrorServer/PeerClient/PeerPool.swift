@@ -2,6 +2,7 @@ import DequeModule
 import Metrics
 import NIOCore
 import PeerRoutingCore
+import ResourceLimits
 
 /// A request that waits for a connection.
 final class PoolWaiter {
@@ -125,6 +126,11 @@ final class PeerPool {
 
     private func dialIfNeeded(_ waiter: PoolWaiter) {
         let peer = waiter.peer
+        // Says nothing about the peer, and its open connections serve the waiters.
+        guard !DescriptorReserve.process.isSpent else {
+            if slots[peer]?.open ?? 0 == 0 { failWaiters(of: peer, .overloaded) }
+            return
+        }
         let slot = slots[peer] ?? Slot()
         guard slot.dialling < slot.waiters.count, slot.open + slot.dialling < perPeerLimit else { return }
         guard total < totalLimit || evictIdle(except: peer) else { return }
@@ -257,8 +263,8 @@ final class PeerPool {
         return true
     }
 
-    private func failWaiters(of peer: PeerEndpoint) {
-        while let waiter = popWaiter(peer) { fail(waiter, .unreachable) }
+    private func failWaiters(of peer: PeerEndpoint, _ failure: PeerFailure = .unreachable) {
+        while let waiter = popWaiter(peer) { fail(waiter, failure) }
         if let slot = slots[peer], slot.open == 0, slot.dialling == 0 { slots[peer] = nil }
     }
 

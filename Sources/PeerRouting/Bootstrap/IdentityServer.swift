@@ -47,8 +47,8 @@ final class IdentityServer: Sendable {
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(
-                        AcceptBackoffHandler.logging("connections of peers", to: logger))
+                    try channel.pipeline.syncOperations.addHandlers(
+                        AcceptPauses.handlers("connections of peers", logger: logger))
                 }
             }
             .childChannelInitializer { channel in

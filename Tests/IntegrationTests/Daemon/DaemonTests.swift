@@ -157,6 +157,36 @@ import Testing
         #expect(daemon.log.last?.message == "stopped")
     }
 
+    /// Clients do not get the last descriptors: without any, the runtime's thread pool ends the process.
+    @Test func theLastDescriptorsAreNotForClients() async throws {
+        let limit = 128
+        let layout = try await TestImages.small()
+        let daemon = try await TestDaemon.start(
+            store: layout.path, wrapper: ["prlimit", "--nofile=\(limit):\(limit)"])
+        let target = "/v2/library/demo/blobs/\(try layout.largestLayer(of: TestImages.demo).digest)?ns=docker.io"
+        let served = try daemon.connect()
+        #expect(try await served.request("HEAD", target).status == 200)
+        var connections: [RawConnection] = []
+        for _ in 0..<2 * limit { connections.append(try daemon.connect()) }
+        _ = try await daemon.process.until("the message") { () -> Bool? in
+            daemon.log.contains { $0.message.hasPrefix("no file descriptors are left") } ? true : nil
+        }
+        for _ in 0..<30 {
+            // More clients wait all the time.
+            let open = try FileManager.default.contentsOfDirectory(atPath: "/proc/\(daemon.process.pid)/fd").count
+            #expect(open <= limit - 4)
+            // A file can wait, too: then it is looked for at peers, of which there are none. The connection goes on.
+            #expect([200, 404].contains(try await served.request("HEAD", target).status))
+            try await Task.sleep(for: .milliseconds(50))
+        }
+        connections = []
+        _ = try await daemon.process.until("content being served again") { () -> Bool? in
+            (try? await daemon.request("HEAD", target).status) == 200 ? true : nil
+        }
+        daemon.process.send(SIGTERM)
+        #expect(try await daemon.process.wait() == .exited(0))
+    }
+
     @Test func healthChecksAreOnTheMetricsPortToo() async throws {
         let layout = try await TestImages.small()
         let daemon = try await TestDaemon.start(store: layout.path)
