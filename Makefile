@@ -3,7 +3,7 @@
 RELEASE := --configuration release --scratch-path .build-release
 FORMATTED := Sources Tests Benchmarks Examples Package.swift
 
-.PHONY: all help build demo test bench hot-paths tsan soak fuzz format lint clean image image-test host-test browser-test dist chart deploy-test
+.PHONY: all help build demo test bench attack hot-paths tsan soak fuzz format lint clean image image-test host-test browser-test dist chart deploy-test
 
 all: build
 
@@ -23,6 +23,10 @@ test: ## dependencies, lint, build and every test, from a clean clone
 bench: ## benchmarks: a short overview, or ARGS="serve mirror --against PROGRAM"
 	@scripts/deps bench
 	swift run $(RELEASE) Benchmarks $(ARGS)
+
+attack: ## honest nodes beside hostile machines; ARGS="--old PROGRAM --attack NAME…"
+	@scripts/deps bench
+	swift run $(RELEASE) Benchmarks attack $(ARGS)
 
 hot-paths: ## instructions and allocations for each request, beside the table Benchmarks/hot-paths.json; ARGS=--write replaces it
 	@scripts/deps hot-paths

@@ -246,8 +246,8 @@ let package = Package(
         .executableTarget(
             name: "Benchmarks",
             dependencies: [
-                "OCIDistribution", "ContentStore", "PeerRouting", "MirrorServer", "ContainerdContentStore",
-                "ContainerdTestKit", "ContentStoreConformance", "TestSupport",
+                "OCIDistribution", "ContentStore", "PeerRouting", "PeerRoutingCore", "Libp2p", "MirrorServer",
+                "ContainerdContentStore", "ContainerdTestKit", "ContentStoreConformance", "TestSupport",
                 // Not linked: the daemon that is measured, built together with its measurement.
                 "spegel",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
@@ -416,7 +416,7 @@ let package = Package(
             dependencies: [
                 "OCIDistribution", "ContentStore", "ContainerdContentStore", "PeerRouting", "MirrorServer",
                 "TestSupport",
-                "spegel", "demo", "router-node",
+                "spegel", "demo", "router-node", "Benchmarks",
             ],
             swiftSettings: strict
         ),

@@ -39,7 +39,7 @@ struct Benchmarks: AsyncParsableCommand {
     /// take their names for suites.
     private static let others: [any AsyncParsableCommand.Type] = [
         SoakCommand.self, HotPathCommand.self, ServerCommand.self, MirrorCommand.self, StoreServerCommand.self,
-        LyingRelayCommand.self,
+        LyingRelayCommand.self, HostilePeerCommand.self,
     ]
 
     static func start() async {
@@ -82,6 +82,10 @@ struct Benchmarks: AsyncParsableCommand {
     @Option(parsing: .upToNextOption, help: "dht: sizes of the simulated clusters.") var dhtNodes: [Int] = []
     @Flag(name: .long, help: "dht: half of the nodes are replaced within an hour.") var churn = false
     @Option(help: "dht, cluster: decides everything that is random.") var seed: UInt64 = 1
+    @Option(
+        parsing: .upToNextOption,
+        help: "attack: \(Attack.allCases.map(\.rawValue).joined(separator: ", ")); all by default.")
+    var attack: [Attack] = []
     @OptionGroup(title: "CLUSTER OPTIONS") var cluster: ClusterOptions
 
     func validate() throws {

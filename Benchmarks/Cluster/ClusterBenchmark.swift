@@ -9,11 +9,11 @@ struct ClusterBenchmark {
     private let imageBytes: Int
     private var count: Int { settings.nodes }
 
-    static let tools = [
-        ("unshare", "util-linux"), ("nsenter", "util-linux"), ("setpriv", "util-linux"), ("ip", "iproute2"),
-        ("tc", "iproute2"), ("containerd", "containerd"), ("ctr", "containerd"), ("docker-registry", "docker-registry"),
-        ("skopeo", "skopeo"),
-    ]
+    static let tools =
+        ClusterNetwork.tools + [
+            ("containerd", "containerd"), ("ctr", "containerd"), ("docker-registry", "docker-registry"),
+            ("skopeo", "skopeo"),
+        ]
 
     init(_ context: BenchmarkContext) {
         self.context = context

@@ -16,6 +16,11 @@ struct LinkShape: Sendable {
 ///
 /// Each namespace belongs to a process that does nothing and ends with this one, so that nothing is left over.
 final class ClusterNetwork: Sendable {
+    static let tools = [
+        ("unshare", "util-linux"), ("nsenter", "util-linux"), ("setpriv", "util-linux"), ("ip", "iproute2"),
+        ("tc", "iproute2"),
+    ]
+
     /// The address of this process, where the upstream registry is.
     static let hubAddress = "10.98.0.1"
 

@@ -136,7 +136,7 @@ final class HTTPRelay: Sendable {
     /// Reads a head, of at most the buffer's size.
     ///
     /// - Returns: its text, and what came after it; nil at the end of the connection.
-    private static func head(
+    static func head(
         of socket: ClientSocket, _ buffer: UnsafeMutableRawBufferPointer
     ) throws -> (text: String, early: [UInt8])? {
         var filled = 0

@@ -2,7 +2,7 @@ import Foundation
 
 /// The suites, in the order in which an overview runs them.
 enum Suite: String, CaseIterable {
-    case hash, serve, mirror, startup, memory, containerd, dht, cluster
+    case hash, serve, mirror, startup, memory, containerd, dht, cluster, attack
 
     var title: String {
         switch self {
@@ -15,6 +15,7 @@ enum Suite: String, CaseIterable {
         case .dht: "lookups in simulated clusters of a thousand nodes and more"
         case .cluster:
             "image roll-outs in a cluster of daemons and containerds, and what the upstream registry has to send"
+        case .attack: "what honest nodes find while hostile machines are in the cluster"
         }
     }
 
@@ -32,6 +33,7 @@ enum Suite: String, CaseIterable {
         case .containerd: tools += [("wrk", "wrk"), ("containerd", "containerd")]
         case .dht: break
         case .cluster: tools += ClusterBenchmark.tools
+        case .attack: tools += ClusterNetwork.tools
         }
         for (name, package) in tools { _ = try Tool.find(name, package: package) }
     }
@@ -46,6 +48,7 @@ enum Suite: String, CaseIterable {
         case .containerd: try await ContainerdBenchmark(context).measure(&report)
         case .dht: DHTBenchmark(context).measure(&report)
         case .cluster: try await ClusterBenchmark(context).measure(&report)
+        case .attack: try await AttackBenchmark(context).measure(&report)
         }
     }
 }
@@ -87,6 +90,8 @@ struct BenchmarkContext: Sendable {
     /// A program measured beside it.
     var against: OtherProgram?
     var cluster: ClusterOptions
+    /// The attacks of the attack suite.
+    var attacks: [Attack]
 
     init(_ options: Benchmarks, quick: Bool) throws {
         self.quick = quick
@@ -108,6 +113,7 @@ struct BenchmarkContext: Sendable {
                 name: options.old == nil ? "against" : "old")
         }
         cluster = options.cluster
+        attacks = options.attack
     }
 
     /// The daemon's program: it is built together with this one and lies beside it.

@@ -38,6 +38,13 @@ final class ClientSocket: Sendable {
 
     deinit { close(descriptor) }
 
+    /// Whether the other side has ended the connection, as far as is known without waiting.
+    var hasEnded: Bool {
+        var byte: UInt8 = 0
+        let count = recv(descriptor, &byte, 1, CInt(MSG_PEEK) | CInt(MSG_DONTWAIT))
+        return count == 0 || count < 0 && errno != EAGAIN && errno != EINTR
+    }
+
     /// Lets the connection end with a reset.
     func resetWhenClosed() {
         var now = linger(l_onoff: 1, l_linger: 0)

@@ -1,10 +1,10 @@
 /// A message of the Kademlia protocol `/spegel/kad/1.0.0`.
-struct KadMessage: Hashable, Sendable {
+package struct KadMessage: Hashable, Sendable {
     /// The protocol under which these messages travel.
-    static let protocolID = "/spegel/kad/1.0.0"
+    package static let protocolID = "/spegel/kad/1.0.0"
 
     /// What a message asks for or answers.
-    enum Kind: UInt64, Sendable {
+    package enum Kind: UInt64, Sendable {
         case putValue = 0
         case getValue = 1
         case addProvider = 2
@@ -13,26 +13,35 @@ struct KadMessage: Hashable, Sendable {
         case ping = 5
     }
 
-    var kind: Kind
+    package var kind: Kind
     /// A peer ID or a multihash, or any other bytes: the position is their hash. Empty in answers to FIND_NODE.
-    var key: [UInt8] = []
-    var closerPeers: [KadContact] = []
-    var providerPeers: [KadContact] = []
+    package var key: [UInt8]
+    package var closerPeers: [KadContact]
+    package var providerPeers: [KadContact]
+
+    package init(
+        kind: Kind, key: [UInt8] = [], closerPeers: [KadContact] = [], providerPeers: [KadContact] = []
+    ) {
+        self.kind = kind
+        self.key = key
+        self.closerPeers = closerPeers
+        self.providerPeers = providerPeers
+    }
 
     static func findNode(_ key: [UInt8]) -> KadMessage { KadMessage(kind: .findNode, key: key) }
     static func getProviders(_ key: [UInt8]) -> KadMessage { KadMessage(kind: .getProviders, key: key) }
 }
 
 /// A peer as Kademlia speaks of it: identity, position and the addresses it is said to have.
-struct KadContact: Hashable, Sendable {
-    let id: PeerID
+package struct KadContact: Hashable, Sendable {
+    package let id: PeerID
     /// The position of `id`, hashed once when the contact is made.
     let key: KadKey
-    var addresses: [Multiaddr]
+    package var addresses: [Multiaddr]
     /// Whether the sender of the message said that it is connected to this peer.
     var isConnected = false
 
-    init(id: PeerID, addresses: [Multiaddr] = [], isConnected: Bool = false) {
+    package init(id: PeerID, addresses: [Multiaddr] = [], isConnected: Bool = false) {
         self.id = id
         self.key = KadKey(hashing: id.bytes)
         self.addresses = addresses

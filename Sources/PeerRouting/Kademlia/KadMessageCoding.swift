@@ -22,7 +22,7 @@ extension KadMessage {
     /// Peers whose ID, and addresses that cannot be read are left out, as are whatever fields are not known.
     ///
     /// - Throws: ``WireFormatError`` when the bytes are not a protobuf message or its type is none of Kademlia's.
-    init(decoding bytes: [UInt8]) throws(WireFormatError) {
+    package init(decoding bytes: [UInt8]) throws(WireFormatError) {
         var reader = ProtobufReader(bytes)
         var kind = Kind.putValue
         var key: [UInt8] = []
@@ -78,7 +78,7 @@ extension KadMessage {
     }
 
     /// The bytes of the message, without a length in front.
-    func encoded() -> [UInt8] {
+    package func encoded() -> [UInt8] {
         var writer = ProtobufWriter(reservingCapacity: 64 + 64 * (closerPeers.count + providerPeers.count))
         if kind != .putValue { writer.varint(1, kind.rawValue) }
         if !key.isEmpty { writer.bytes(2, key) }
