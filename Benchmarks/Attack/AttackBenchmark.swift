@@ -28,8 +28,8 @@ struct AttackBenchmark {
         report.notes += [
             "\(honest) honest nodes in namespaces of their own; one of them has nothing, each other an image of "
                 + "\(content.images[0].bytes >> 10) KiB; \(hostile) hostile machines, which join and announce first",
-            "each honest node asks for every manifest, blob and tag of the others, once, \(Self.clients) at a time, and "
-                + "compares each byte",
+            "each honest node asks for every tag and manifest of the others, then for every blob, once, \(Self.clients) at a "
+                + "time, and compares each byte",
         ]
         var programs = [("spegel", context.program)]
         if let other = context.against { programs.append((other.name, other.program)) }
@@ -151,13 +151,26 @@ struct AttackBenchmark {
     private func ask(_ content: HonestContent) async -> Tally {
         await withTaskGroup(of: Tally.self) { group in
             for asker in 0..<honest {
-                let wanted = content.wanted(by: asker)
-                for client in 0..<Self.clients {
-                    let share = stride(from: client, to: wanted.count, by: Self.clients).map { wanted[$0] }
-                    group.addTask {
-                        await withCheckedContinuation { continuation in
-                            Thread.detachNewThread { continuation.resume(returning: Self.ask(share, asker)) }
-                        }
+                group.addTask {
+                    // As every client does: what the manifests name comes after them.
+                    let (manifests, blobs) = content.wanted(by: asker)
+                    var tally = await Self.ask(manifests, asker)
+                    tally += await Self.ask(blobs, asker)
+                    return tally
+                }
+            }
+            return await group.reduce(into: Tally()) { $0 += $1 }
+        }
+    }
+
+    /// Some clients side by side.
+    private static func ask(_ wanted: [HonestContent.Wanted], _ asker: Int) async -> Tally {
+        await withTaskGroup(of: Tally.self) { group in
+            for client in 0..<clients {
+                let share = stride(from: client, to: wanted.count, by: clients).map { wanted[$0] }
+                group.addTask {
+                    await withCheckedContinuation { continuation in
+                        Thread.detachNewThread { continuation.resume(returning: ask(share, asker)) }
                     }
                 }
             }
@@ -218,15 +231,20 @@ private struct HonestContent: Sendable {
     }
 
     /// Everything that a node does not have itself.
-    func wanted(by asker: Int) -> [Wanted] {
-        zip(1..., images).filter { $0.0 != asker }.flatMap { _, image in
-            func wanted(_ path: String, _ digest: Digest, isTag: Bool = false) -> Wanted {
-                Wanted(path: path, isTag: isTag, file: "\(image.directory)/blobs/sha256/\(digest.hex)")
-            }
-            return [image.index, image.manifest].map { wanted("manifests/\($0)", $0) }
-                + image.blobs.map { wanted("blobs/\($0.digest)", $0.digest) }
-                + [wanted("manifests/\(image.tag)", image.index, isTag: true)]
+    func wanted(by asker: Int) -> (manifests: [Wanted], blobs: [Wanted]) {
+        func wanted(_ path: String, _ digest: Digest, of image: ClusterImage, isTag: Bool = false) -> Wanted {
+            Wanted(path: path, isTag: isTag, file: "\(image.directory)/blobs/sha256/\(digest.hex)")
         }
+        let others = zip(1..., images).filter { $0.0 != asker }.map(\.1)
+        return (
+            others.flatMap { image in
+                [wanted("manifests/\(image.tag)", image.index, of: image, isTag: true)]
+                    + [image.index, image.manifest].map { wanted("manifests/\($0)", $0, of: image) }
+            },
+            others.flatMap { image in
+                image.blobs.map { wanted("blobs/\($0.digest)", $0.digest, of: image) }
+            }
+        )
     }
 }
 

@@ -125,11 +125,10 @@ final class ServerContext: Sendable {
     func admit(_ source: String? = nil) -> Admission {
         let count = open.add(1, ordering: .relaxed).newValue
         let ofSource = source.map { source in sources.withLockedValue { $0.add(source) } } ?? 0
-        if count <= limits.connections, ofSource <= limits.connectionsPerSource { return .serve }
+        let share = limits.share(whenOpen: count)
+        if count <= limits.connections, ofSource <= share { return .serve }
         // Those that are refused are bounded, of all sources and of each.
-        if count <= limits.connections + limits.refusedConnections,
-            ofSource <= limits.connectionsPerSource + limits.refusedConnections
-        {
+        if count <= limits.connections + limits.refusedConnections, ofSource <= share + limits.refusedConnections {
             return .refuse
         }
         release(source)

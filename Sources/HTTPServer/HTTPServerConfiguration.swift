@@ -63,7 +63,8 @@ public struct HTTPLimits: Sendable, Hashable {
     /// Most connections that are served. Beyond it a request is answered `503` and the connection closed.
     public var connections = 16_384
     /// Most connections of one source address that are served, so that one client leaves room for others and for health
-    /// checks. Beyond it as beyond ``connections``.
+    /// checks. Beyond it as beyond ``connections``. When others have connections too it is less: each leaves the same part of
+    /// what is free, a quarter by default, so that several take all only together and one after the other.
     public var connectionsPerSource = 12_288
     /// Most connections above ``connections`` that are still accepted in order to answer `503`. Beyond it a connection
     /// is closed at once.
@@ -97,6 +98,15 @@ public struct HTTPLimits: Sendable, Hashable {
         limits.writeBufferLowWatermark = max(writeBufferLowWatermark, 1)
         limits.writeBufferHighWatermark = max(writeBufferHighWatermark, limits.writeBufferLowWatermark)
         return limits
+    }
+
+    /// How many connections one source may have.
+    ///
+    /// - Parameter open: connections of all sources.
+    func share(whenOpen open: Int) -> Int {
+        guard connectionsPerSource < connections else { return connectionsPerSource }
+        let (free, left) = (Double(max(0, connections - open)), Double(connections - connectionsPerSource))
+        return min(connectionsPerSource, Int((free * Double(connectionsPerSource) / left).rounded()))
     }
 
     /// The shortest timeout, from which the interval of the timeout checks is derived.

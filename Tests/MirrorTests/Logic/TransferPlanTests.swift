@@ -177,6 +177,28 @@ import Testing
         #expect(plan(size: 10).judge(head(200, length: 9)) == .reject(.wrongLength(expected: 10, got: 9)))
     }
 
+    /// What never ends is never found to be wrong, so that its peer could do it again.
+    @Test func anUnknownSizeIsBounded() {
+        let (limit, absurd) = (TransferPlan.largestBlob, Int64(999_999_999_999_999_999))
+        guard case .accept = plan().judge(head(200, length: limit)) else {
+            Issue.record("the largest blob was not taken")
+            return
+        }
+        #expect(plan().judge(head(200, length: limit + 1)) == .reject(.tooLarge(limit + 1)))
+        #expect(plan().judge(head(200, length: absurd)) == .reject(.tooLarge(absurd)))
+        // What a verified manifest says counts.
+        guard case .accept = plan(size: limit + 1).judge(head(200, length: limit + 1)) else {
+            Issue.record("a blob of the size that its manifest names was not taken")
+            return
+        }
+        let manifest = head(200, length: 4 << 20 + 1, type: "\(MediaType.imageIndex)")
+        #expect(plan(isManifest: true).judge(manifest) == .reject(.tooLarge(4 << 20 + 1)))
+        var part = plan()
+        part.begin(.init(total: 10, body: 0..<10, digest: digest))
+        part.restart()
+        #expect(part.judge(head(200, length: absurd)) == .reject(.tooLarge(absurd)))
+    }
+
     @Test(arguments: [404, 401, 403, 500, 301, 204, 304])
     func otherStatusesAreNotTaken(status: Int) {
         #expect(plan().judge(head(status, length: 3)) == .reject(.status(status)))

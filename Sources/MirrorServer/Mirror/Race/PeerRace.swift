@@ -410,7 +410,7 @@ extension TransferPlan.Rejection {
         switch self {
         case .status(404): "absent"
         case .status: "status"
-        case .noLength, .wrongLength: "length"
+        case .noLength, .wrongLength, .tooLarge: "length"
         case .encoded: "encoding"
         case .wrongDigest, .noDigest: "digest"
         case .wrongType: "type"

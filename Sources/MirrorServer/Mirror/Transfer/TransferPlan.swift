@@ -44,6 +44,8 @@ struct TransferPlan: Sendable {
         case noDigest
         case wrongType(String)
         case wrongLength(expected: Int64, got: Int64)
+        /// More than content can have whose size is not known.
+        case tooLarge(Int64)
         case wrongRange(String)
         case ignoresRange
     }
@@ -61,6 +63,9 @@ struct TransferPlan: Sendable {
     /// Bytes at the front of a whole body that are received and dropped when a peer ignores the range asked for. A
     /// response with more is rejected.
     static let skipLimit: Int64 = 4 * 1024 * 1024
+    /// The largest blob that is taken from a peer when no verified manifest names its size, in bytes: a body without end is
+    /// never found to be wrong.
+    static let largestBlob: Int64 = 64 << 30
 
     let wanted: Wanted
     private(set) var expectation: Expectation
@@ -141,12 +146,17 @@ struct TransferPlan: Sendable {
         }
     }
 
+    private func isPlausible(_ size: Int64) -> Bool {
+        expectation.size != nil || size <= (expectation.isManifest ? Int64(Manifest.maximumSize) : Self.largestBlob)
+    }
+
     private func judgeWhole(_ head: PeerResponseHead) -> Verdict {
         if let rejection = commonFault(head) { return .reject(rejection) }
         guard let length = head.contentLength else { return .reject(.noLength) }
         if let size = total ?? expectation.size, size != length {
             return .reject(.wrongLength(expected: size, got: length))
         }
+        guard isPlausible(length) else { return .reject(.tooLarge(length)) }
         if let asked = nextRange {
             guard let part = range.map({ offset..<$0.upperBound }) ?? (try? asked.resolve(size: length)) else {
                 return .unsatisfiable(size: length)
@@ -170,6 +180,7 @@ struct TransferPlan: Sendable {
         if let known = total ?? expectation.size, known != size {
             return .reject(.wrongLength(expected: known, got: size))
         }
+        guard isPlausible(size) else { return .reject(.tooLarge(size)) }
         guard let expected = try? asked.resolve(size: size), expected == part else {
             return .reject(.wrongRange(field))
         }
