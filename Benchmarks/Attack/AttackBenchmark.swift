@@ -109,6 +109,8 @@ struct AttackBenchmark {
                 "\(address):5001", "--metrics-addr", "\(address):9090", "--bootstrap-kind", "http",
                 "--http-bootstrap-addr", "\(address):5002", "--http-bootstrap-url",
                 "http://\(ClusterNetwork.address(0)):5002/id",
+                // A debug build on a busy machine takes longer than the usual 20 ms for a lookup.
+                "--mirror-resolve-timeout", Machine.isDebugBuild ? "10s" : "20ms",
             ])
     }
 

