@@ -147,7 +147,7 @@ struct AttackBenchmark {
     // MARK: Honest traffic
 
     /// Requests of one node at once.
-    private static let clients = 8
+    private static let clients = 2
 
     /// Every node at once asks for everything of the others.
     private func ask(_ content: HonestContent) async -> Tally {
