@@ -1,7 +1,6 @@
 import ContentStoreConformance
 import Foundation
 import OCIDistribution
-import Synchronization
 import TestSupport
 
 /// Honest nodes that fetch each other's content while hostile machines are in the cluster: what they find, and how fast.
@@ -36,6 +35,7 @@ struct AttackBenchmark {
         var section = Section(
             title: "while hostile machines attack", unit: "ms (p99)", higherIsBetter: false)
         for attack in context.attacks.isEmpty ? defaultAttacks : context.attacks {
+            report.notes.append("\(attack.rawValue): \(attack.title)")
             for (name, program) in programs {
                 let tally = try await run(attack, program, network, content)
                 section.measurements.append(tally.measurement(name, attack))

@@ -17,7 +17,7 @@ import Synchronization
 /// the process when that fails; and a connection to containerd that has to be made anew. What can wait (clients, dials to
 /// peers, files of the store) takes none while the reserve ``isSpent``.
 package final class DescriptorReserve: Sendable {
-    /// That of this process, as descriptors are. Does nothing before the first ``watch(on:logger:)``.
+    /// That of this process, as descriptors are. Does nothing before the first ``watch(on:limit:logger:)``.
     package static let process = DescriptorReserve()
     /// Most spare descriptors; of a limit below 256, a sixteenth.
     package static let size = 16
@@ -39,20 +39,20 @@ package final class DescriptorReserve: Sendable {
     package var isSpent: Bool { spent.load(ordering: .relaxed) }
 
     /// Begins to look after the descriptors, until the returned task is cancelled by ``unwatch(_:)``.
-    package func watch(on eventLoop: any EventLoop, logger: Logger) -> RepeatedTask {
+    ///
+    /// - Parameter limit: the process's limit of open files.
+    package func watch(on eventLoop: any EventLoop, limit: UInt64, logger: Logger) -> RepeatedTask {
         state.withLockedValue { state in
             state.watchers += 1
             state.logger = logger
             guard state.spare.isEmpty else { return }
-            var limit = rlimit()
-            let isKnown = getDescriptorLimit(&limit)
-            state.size = isKnown ? Int(clamping: min(UInt64(Self.size), UInt64(limit.rlim_cur) / 16)) : Self.size
+            state.size = Int(min(UInt64(Self.size), limit / 16))
             state.spare = Self.open(state.size) ?? []
         }
         return eventLoop.scheduleRepeatedTask(initialDelay: Self.interval, delay: Self.interval) { _ in self.look() }
     }
 
-    /// Ends a ``watch(on:logger:)``.
+    /// Ends a ``watch(on:limit:logger:)``.
     package func unwatch(_ task: RepeatedTask) {
         task.cancel()
         state.withLockedValue { state in
@@ -111,14 +111,6 @@ package final class DescriptorReserve: Sendable {
 }
 
 private func openNull() -> CInt { open("/dev/null", O_RDONLY | O_CLOEXEC) }
-private func getDescriptorLimit(_ limit: inout rlimit) -> Bool {
-    #if canImport(Darwin) || canImport(Musl)
-        getrlimit(RLIMIT_NOFILE, &limit) == 0
-    #else
-        getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0
-    #endif
-}
-
 private func closeDescriptor(_ descriptor: CInt) { _ = close(descriptor) }
 
 /// Accepts no connections while the descriptors are needed for what cannot wait; see ``DescriptorReserve``.

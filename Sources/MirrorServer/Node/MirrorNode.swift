@@ -139,7 +139,8 @@ public final class MirrorNode: Service, Sendable {
 
     private func startParts() async throws {
         let eventLoop = (configuration.eventLoopGroup ?? MultiThreadedEventLoopGroup.singleton).next()
-        let watch = DescriptorReserve.process.watch(on: eventLoop, logger: configuration.logger)
+        let watch = DescriptorReserve.process.watch(
+            on: eventLoop, limit: OpenFileLimit.current, logger: configuration.logger)
         descriptorWatch.withLockedValue { $0 = watch }
         storeService?.start { [weak self] error in
             guard let self else { return }

@@ -8,6 +8,12 @@
 
 /// The limit of open files of this process. Every connection and every file being sent takes one.
 public enum OpenFileLimit {
+    /// The soft limit, in open files; the largest number when the system does not tell.
+    package static var current: UInt64 {
+        var limit = rlimit()
+        return get(&limit) ? UInt64(limit.rlim_cur) : .max
+    }
+
     /// Raises the soft limit to `wanted`, or as near as the hard limit allows. Never lowers it.
     ///
     /// - Parameter wanted: open files; nil for as many as the hard limit allows, at most 1,048,576.
