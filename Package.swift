@@ -97,7 +97,7 @@ let package = Package(
         ),
         // The vocabulary of peers and the protocol of a router, without cryptography, TLS or an HTTP client.
         .target(
-            name: "PeerRoutingCore", dependencies: [.product(name: "NIOCore", package: "swift-nio")],
+            name: "PeerRoutingCore", dependencies: ["ContentClaims", .product(name: "NIOCore", package: "swift-nio")],
             swiftSettings: strict),
         .target(
             name: "ResourceLimits",
@@ -121,7 +121,7 @@ let package = Package(
         .target(
             name: "PeerRouting",
             dependencies: [
-                "PeerRoutingCore", "Libp2p", "ResourceLimits", "ServiceSupport",
+                "PeerRoutingCore", "ContentClaims", "Libp2p", "ResourceLimits", "ServiceSupport",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Metrics", package: "swift-metrics"),
@@ -196,7 +196,7 @@ let package = Package(
             ] + nio,
             swiftSettings: strict
         ),
-        // Not wired yet: the arbiter of the cold start, and its simulation in ContentClaimsTests.
+        // The arbiter of the cold start: who fetches content that no node has, and who follows whom.
         .target(
             name: "ContentClaims",
             dependencies: [

@@ -237,6 +237,18 @@ public final class ContainerdContentStore: WritableContentStore, Service {
         return open(info, in: state.read { $0.directory })
     }
 
+    /// Opens content that a client of containerd is writing now, such as a pull: its ingest below the content path.
+    ///
+    /// `nil` also when blobs are not read as files.
+    ///
+    /// - Throws: ``ContentStoreError`` when the ingest cannot be read.
+    public func openArriving(_ digest: Digest) async throws -> ArrivingContent? {
+        let (isStored, directory) = state.read { ($0.index.info(digest) != nil, $0.directory) }
+        guard !isStored, let directory else { return nil }
+        let ingests = IngestDirectory(contentPath: directory.path, namespace: configuration.namespace)
+        return try await NIOThreadPool.singleton.runIfActive { try ingests.open(digest) }
+    }
+
     /// Lists the images that have a full name, sorted by name.
     ///
     /// - Throws: ``ContentStoreError/unavailable(_:)`` when everything was not listed yet.

@@ -4,15 +4,18 @@ import OrderedCollections
 /// What an arbiter knows of content that no node holds yet: who fetches it from the upstream, and whom the others follow.
 ///
 /// The claimants of one content form a tree. Its root, the leader, fetches from the upstream; every other node streams from
-/// its parent while that one's own copy still grows. A claim is a lease: it lapses unless its node reports growth. When a
+/// its parent while that one's own copy still grows. A claim is a lease: it lapses unless its node reports that it goes on. When a
 /// leader fails, the first of its children that claims again leads, and the others follow that one.
 ///
 /// A value type without I/O and without a clock. `Member` identifies a node. Everything is bounded by ``Limits``.
 package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
     /// The bounds.
     package struct Limits: Sendable {
-        /// How long a claim lasts without growth.
+        /// How long a claim lasts without a report.
         package var lease: TimeAmount = .seconds(2)
+        /// How long reports renew it without growth: containerd shows the bytes of a fetch in steps of a megabyte, and the first
+        /// ones of a slow registry come late.
+        package var growth: TimeAmount = .seconds(8)
         /// How long a complete copy is named to claimants. From then on the provider record says it.
         package var completeLifetime: TimeAmount = .seconds(30)
         /// Contents at once; the one that was claimed longest ago gives way.
@@ -68,6 +71,8 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
         var children = 0
         var bytes: UInt64
         var leaseUntil: NIODeadline
+        /// When bytes came last, or it began to wait for them.
+        var grewAt: NIODeadline
         /// Those that failed it; the last few.
         var failedParents: [Member] = []
         /// Where and when the watch on its rate began; for a leader.
@@ -150,13 +155,15 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
         }
         Self.leaveParent(member, &content)
         var own =
-            content.claimants[member] ?? Claimant(bytes: offset, leaseUntil: now, watchedSince: now, watchedFrom: 0)
+            content.claimants[member]
+            ?? Claimant(bytes: offset, leaseUntil: now, grewAt: now, watchedSince: now, watchedFrom: 0)
         if let failedParent {
             own.failedParents.append(failedParent)
             if own.failedParents.count > Self.rememberedParents { own.failedParents.removeFirst() }
         }
         own.bytes = max(own.bytes, offset)
         own.leaseUntil = now + limits.lease
+        own.grewAt = now
         (own.watchedSince, own.watchedFrom) = (now, own.bytes)
         content.claimants[member] = own
 
@@ -177,16 +184,19 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
     }
 
     /// A node tells how a content comes along that it has claimed.
-    package mutating func report(_ progress: Progress, of key: String, by member: Member, now: NIODeadline) {
-        guard var content = contents[key], var own = content.claimants[member] else { return }
+    ///
+    /// - Returns: whether it is known as a claimant; one that is not may claim again.
+    @discardableResult
+    package mutating func report(_ progress: Progress, of key: String, by member: Member, now: NIODeadline) -> Bool {
+        guard var content = contents[key], var own = content.claimants[member] else { return false }
         switch progress {
         case .arriving(let bytes):
-            guard bytes > own.bytes else { return }
-            own.bytes = bytes
+            if bytes > own.bytes { (own.bytes, own.grewAt) = (bytes, now) }
+            guard now - own.grewAt < limits.growth else { return true }
             own.leaseUntil = now + limits.lease
             if now - own.watchedSince >= limits.slowLeaderTime * 2 {
                 // Half of the window stays.
-                let half = (bytes - own.watchedFrom) / 2
+                let half = (own.bytes - min(own.bytes, own.watchedFrom)) / 2
                 (own.watchedSince, own.watchedFrom) = (own.watchedSince + limits.slowLeaderTime, own.watchedFrom + half)
             }
             content.claimants[member] = own
@@ -199,6 +209,7 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
             Self.remove(member, &content)
         }
         contents[key] = content.claimants.isEmpty ? nil : content
+        return true
     }
 
     /// Forgets what has lapsed; call it now and then, so that contents nobody claims any more take no memory.

@@ -1,3 +1,5 @@
+import ContentClaims
+import NIOCore
 import Synchronization
 
 /// What a set of ``InMemoryPeerRouter``s know together: the stand-in for a network within one process.
@@ -7,6 +9,8 @@ public final class InMemoryPeerNetwork: Sendable {
         package var providers: [String: [Peer]] = [:]
         /// All members in the order in which they joined.
         package var members: [Peer] = []
+        /// One arbiter for all.
+        package var claims = ClaimTable<PeerID>()
     }
 
     package let state = Mutex(State())
@@ -110,8 +114,44 @@ public final class InMemoryPeerRouter: PeerRouter {
         if isMember { _ = state.withLock { $0.unreachable.insert(peer) } }
     }
 
+    /// Whether the network has another member.
+    public var canClaim: Bool { network.state.withLock { $0.members.contains { $0.id != localPeer.id } } }
+
+    /// Asks the arbiter that all routers of the network share.
+    public func claim(_ claim: ContentClaim) async -> ClaimAnswer {
+        let id = localPeer.id
+        return network.state.withLock { shared in
+            let answer = shared.claims.claim(
+                claim.key, by: id, offset: claim.offset, failedParent: claim.failedParent,
+                upstreamRate: claim.upstreamRate, now: .now())
+            switch answer {
+            case .lead: return .lead
+            case .unknown: return .unknown
+            case .follow(let parent):
+                guard let peer = shared.members.first(where: { $0.id == parent }) else { return .unknown }
+                return .follow(peer)
+            }
+        }
+    }
+
+    /// Tells the arbiter.
+    public func report(_ progress: ClaimProgress, of key: String) async -> Bool {
+        network.state.withLock { $0.claims.report(.init(progress), of: key, by: localPeer.id, now: .now()) }
+    }
+
     /// The other members of the network.
     public func knownPeers() async -> [Peer] {
         network.state.withLock { $0.members }.filter { $0.id != localPeer.id }
+    }
+}
+
+extension ClaimTable.Progress {
+    /// The same, as the arbiter's table has it.
+    package init(_ progress: ClaimProgress) {
+        switch progress {
+        case .arriving(let bytes): self = .arriving(bytes: bytes)
+        case .complete: self = .complete
+        case .failed: self = .failed
+        }
     }
 }

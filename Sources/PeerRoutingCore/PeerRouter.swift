@@ -33,6 +33,20 @@ public protocol PeerRouter: Sendable {
     /// answers again.
     func reportUnreachable(_ peer: PeerID)
 
+    /// Asks who fetches content that no node holds yet; by default nobody can say.
+    ///
+    /// Only a node whose store has begun to receive the content may claim it. Returns within ``ClaimAnswer/deadline``.
+    func claim(_ claim: ContentClaim) async -> ClaimAnswer
+
+    /// Tells how content that this node has claimed comes along, so that its lease is renewed and others hear of the end.
+    /// Content that was not claimed is ignored; by default everything is.
+    ///
+    /// - Returns: whether this node still counts as a claimant. If not, it may claim again.
+    func report(_ progress: ClaimProgress, of key: String) async -> Bool
+
+    /// Whether a claim can be answered: another node that knows the protocol is connected. By default it cannot.
+    var canClaim: Bool { get }
+
     /// Whether lookups can be expected to find what the cluster holds.
     var isReady: Bool { get }
 
@@ -56,6 +70,15 @@ public protocol PeerRouter: Sendable {
 }
 
 extension PeerRouter {
+    /// Answers that no peer could say.
+    public func claim(_ claim: ContentClaim) async -> ClaimAnswer { .unknown }
+
+    /// Ignores the report: a router of this kind keeps no claims.
+    public func report(_ progress: ClaimProgress, of key: String) async -> Bool { false }
+
+    /// Says that it cannot.
+    public var canClaim: Bool { false }
+
     /// Says who the known peers are.
     public func knownPeerDetails() async -> [KnownPeer] { await knownPeers().map { KnownPeer(peer: $0) } }
 

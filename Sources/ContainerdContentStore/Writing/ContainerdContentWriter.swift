@@ -68,6 +68,8 @@ final class ContainerdContentWriter: ContentWriter {
                 .with {
                     $0.action = .stat
                     $0.ref = writer.reference
+                    // Kept beside the ingest, so that it can be served while it grows.
+                    $0.total = size ?? 0
                 })
             return writer
         } catch {

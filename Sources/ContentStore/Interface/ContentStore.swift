@@ -35,6 +35,13 @@ public protocol ContentStore: Sendable {
     /// - Throws: ``ContentStoreError`` when the backend cannot answer or the content cannot be opened.
     func open(_ digest: Digest) async throws -> OpenContent?
 
+    /// Opens content that is being written to the store now, by this process or by another user of the backend.
+    ///
+    /// - Returns: the content, or `nil` when nobody is writing it, its size is not known, or it is in the store already. By
+    ///   default nothing arrives.
+    /// - Throws: ``ContentStoreError`` when the backend cannot answer.
+    func openArriving(_ digest: Digest) async throws -> ArrivingContent?
+
     /// Lists the images known by name, sorted by name.
     ///
     /// - Throws: ``ContentStoreError`` when the backend cannot answer.
@@ -59,6 +66,9 @@ public protocol ContentStore: Sendable {
 }
 
 extension ContentStore {
+    /// The default: nothing arrives.
+    public func openArriving(_ digest: Digest) async throws -> ArrivingContent? { nil }
+
     /// The default: ask ``resolve(_:)``.
     public func resolveImmediately(_ reference: Reference) -> ImmediateAnswer<Descriptor> { .unknown }
 

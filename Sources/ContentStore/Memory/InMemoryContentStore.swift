@@ -10,6 +10,7 @@ public final class InMemoryContentStore: WritableContentStore {
         /// Bytes held by unfinished writers.
         var pendingBytes: Int64 = 0
         var writers = 0
+        var arriving = ArrivingWriters<InMemoryContentWriter>()
     }
 
     /// How many bytes of content the store holds at most, unfinished writes included.
@@ -89,7 +90,17 @@ public final class InMemoryContentStore: WritableContentStore {
             if let size, size > capacity - state.index.contentBytes { throw outOfSpace }
             state.writers += 1
         }
-        return InMemoryContentWriter(store: self, digest: digest, size: size)
+        let writer = InMemoryContentWriter(store: self, digest: digest, size: size)
+        state.withLockedValue { $0.arriving.add(writer, of: digest) }
+        return writer
+    }
+
+    /// Opens content that a writer of this store is adding.
+    public func openArriving(_ digest: Digest) async throws -> ArrivingContent? {
+        let writers = state.withLockedValue { state in
+            state.index.info(digest) == nil ? state.arriving.all(of: digest) : []
+        }
+        return writers.lazy.compactMap(\.arriving).first
     }
 
     /// Makes a reference name content that is present.
@@ -171,15 +182,17 @@ extension ImmediateAnswer {
 
 /// A writer that collects bytes in memory.
 final class InMemoryContentWriter: ContentWriter {
-    private struct Progress {
+    struct Progress {
         var bytes = ByteBuffer()
         var isOpen = true
+        /// The whole content, from its commit on.
+        var committed: ByteBuffer?
     }
 
     private let store: InMemoryContentStore
     private let digest: Digest
     private let size: Int64?
-    private let progress = NIOLockedValueBox(Progress())
+    let progress = NIOLockedValueBox(Progress())
 
     init(store: InMemoryContentStore, digest: Digest, size: Int64?) {
         self.store = store
@@ -188,6 +201,38 @@ final class InMemoryContentWriter: ContentWriter {
     }
 
     deinit { close() }
+
+    /// What has been written of content of known size; nil when the writer has ended.
+    var arriving: ArrivingContent? {
+        guard let size, progress.withLockedValue({ $0.isOpen }) else { return nil }
+        return ArrivingContent(digest: digest, size: size, source: Arriving(progress: progress, size: size))
+    }
+
+    private struct Arriving: ArrivingSource {
+        let progress: NIOLockedValueBox<Progress>
+        let size: Int64
+
+        var status: ArrivingContent.Status {
+            progress.withLockedValue { progress in
+                if progress.committed != nil { return .complete }
+                guard progress.isOpen else { return .failed }
+                let count = Int64(progress.bytes.readableBytes)
+                return count < size ? .arriving(bytes: count) : .complete
+            }
+        }
+
+        func read(at offset: Int64, count: Int) -> ByteBuffer {
+            progress.withLockedValue { progress in
+                let bytes = progress.committed ?? progress.bytes
+                let length = min(count, max(0, bytes.readableBytes - Int(offset)))
+                // A copy: a slice would make the writer copy everything at its next append.
+                guard length > 0, let slice = bytes.getSlice(at: bytes.readerIndex + Int(offset), length: length) else {
+                    return ByteBuffer()
+                }
+                return ByteBuffer(bytes: slice.readableBytesView)
+            }
+        }
+    }
 
     var offset: Int64 { progress.withLockedValue { Int64($0.bytes.readableBytes) } }
 
@@ -220,7 +265,10 @@ final class InMemoryContentWriter: ContentWriter {
         }
         let actual = bytes.withUnsafeReadableBytes { Digest.hash(digest.algorithm, of: $0) }
         guard actual == digest else { throw ContentStoreError.digestMismatch(expected: digest, actual: actual) }
-        return try store.insert(bytes, as: digest, pending: length)
+        let info = try store.insert(bytes, as: digest, pending: length)
+        // The same storage as the store's.
+        progress.withLockedValue { $0.committed = bytes }
+        return info
     }
 
     func abort() async { close() }
@@ -236,6 +284,7 @@ final class InMemoryContentWriter: ContentWriter {
         store.state.withLockedValue { state in
             state.writers -= 1
             state.pendingBytes -= length
+            state.arriving.remove(ObjectIdentifier(self), of: digest)
         }
     }
 }

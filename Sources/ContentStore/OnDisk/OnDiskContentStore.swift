@@ -64,6 +64,7 @@ public final class OnDiskContentStore: WritableContentStore, Service {
     let tracker: LayoutTracker
     private let lifecycle: Lifecycle
     private let writers = NIOLockedValueBox(0)
+    private let arriving = NIOLockedValueBox(ArrivingWriters<OnDiskContentWriter>())
     private let indexEdits = AsyncMutex()
 
     private var catalog: LayoutCatalog { tracker.catalog }
@@ -220,7 +221,25 @@ public final class OnDiskContentStore: WritableContentStore, Service {
         let permit = try WriterPermit.take(from: writers, limit: max(1, options.writerLimit))
         let root = try await tracker.writableRoot()
         let file = try await FileWork.run { try IngestFile.create(in: root.makeIngestDirectory()) }
-        return OnDiskContentWriter(tracker: tracker, permit: permit, digest: digest, size: size, file: file)
+        let writer = OnDiskContentWriter(
+            tracker: tracker, permit: permit, digest: digest, size: size, file: file
+        ) { [arriving] writer in
+            arriving.withLockedValue { $0.remove(writer, of: digest) }
+        }
+        arriving.withLockedValue { $0.add(writer, of: digest) }
+        return writer
+    }
+
+    /// Opens content that a writer of this store is adding. What other processes write to the layout is not seen before it is
+    /// complete.
+    ///
+    /// - Throws: ``ContentStoreError`` when the file cannot be opened.
+    public func openArriving(_ digest: Digest) async throws -> ArrivingContent? {
+        guard catalog.info(digest) == nil else { return nil }
+        for writer in arriving.withLockedValue({ $0.all(of: digest) }) {
+            if let content = try await FileWork.run({ try writer.openArriving() }) { return content }
+        }
+        return nil
     }
 
     /// Makes a reference name content that is present, in `index.json`.

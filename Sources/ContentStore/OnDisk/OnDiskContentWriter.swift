@@ -63,17 +63,53 @@ final class OnDiskContentWriter: ContentWriter {
         case open, busy, closed
     }
 
+    /// The file of a writer, open for another reader.
+    private struct Arriving: ArrivingSource {
+        let file: ContentFile
+        let progress: NIOLockedValueBox<(offset: Int64, phase: Phase, isCommitted: Bool)>
+
+        var status: ArrivingContent.Status {
+            let (offset, phase, isCommitted) = progress.withLockedValue { $0 }
+            // The last append of a writer that is being committed has ended.
+            if isCommitted || offset >= file.size { return phase == .closed && !isCommitted ? .failed : .complete }
+            return phase == .closed ? .failed : .arriving(bytes: offset)
+        }
+
+        func read(at offset: Int64, count: Int) throws -> ByteBuffer { try file.read(at: offset, count: count) }
+    }
+
     private let tracker: LayoutTracker
     private let permit: WriterPermit
     private let digest: Digest
+    private let size: Int64?
     private let work: Work
-    private let progress = NIOLockedValueBox<(offset: Int64, phase: Phase)>((0, .open))
+    private let file: IngestFile.Place
+    private let onEnd: @Sendable (ObjectIdentifier) -> Void
+    private let progress = NIOLockedValueBox<(offset: Int64, phase: Phase, isCommitted: Bool)>((0, .open, false))
 
-    init(tracker: LayoutTracker, permit: WriterPermit, digest: Digest, size: Int64?, file: IngestFile) {
+    /// - Parameter onEnd: called when the writer is closed, or released.
+    init(
+        tracker: LayoutTracker, permit: WriterPermit, digest: Digest, size: Int64?, file: IngestFile,
+        onEnd: @escaping @Sendable (ObjectIdentifier) -> Void
+    ) {
         self.tracker = tracker
         self.permit = permit
         self.digest = digest
+        self.size = size
+        self.file = file.place
+        self.onEnd = onEnd
         work = Work(digest: digest, size: size, file: file)
+    }
+
+    deinit { onEnd(ObjectIdentifier(self)) }
+
+    /// Opens what has been written of content of known size; nil when the writer has ended. Blocks.
+    ///
+    /// - Throws: ``ContentStoreError``.
+    func openArriving() throws(ContentStoreError) -> ArrivingContent? {
+        guard let size, progress.withLockedValue({ $0.phase != .closed }), let open = try file.open() else { return nil }
+        let content = ContentFile(takingOwnershipOf: open.takeDescriptor(), size: size)
+        return ArrivingContent(digest: digest, size: size, source: Arriving(file: content, progress: progress))
     }
 
     var offset: Int64 { progress.withLockedValue { $0.offset } }
@@ -93,7 +129,7 @@ final class OnDiskContentWriter: ContentWriter {
         try begin()
         do {
             let info = try await publish()
-            close()
+            close(isCommitted: true)
             return info
         } catch {
             _ = try? await FileWork.run { [work] in work.discard() }
@@ -136,9 +172,13 @@ final class OnDiskContentWriter: ContentWriter {
         }
     }
 
-    private func close() {
-        progress.withLockedValue { $0.phase = .closed }
+    private func close(isCommitted: Bool = false) {
+        progress.withLockedValue {
+            $0.phase = .closed
+            $0.isCommitted = isCommitted
+        }
         permit.release()
+        onEnd(ObjectIdentifier(self))
     }
 }
 
@@ -178,6 +218,17 @@ final class IngestFile: @unchecked Sendable {
     // Used by one thread at a time, as a writer's methods are called one after the other.
     private let directory: Directory
     private let name: String
+
+    /// Where the file is while it is being written.
+    struct Place: Sendable {
+        fileprivate let directory: Directory
+        fileprivate let name: String
+
+        /// Opens the file once more, for reading; nil when it has been published or removed.
+        func open() throws(ContentStoreError) -> OpenFile? { try directory.openFile(name) }
+    }
+
+    var place: Place { Place(directory: directory, name: name) }
     /// Open for writing until the file is published, so that a watcher sees it closed before it gets its name.
     private var writing: OpenFile?
     /// Open for reading; holds the lock.

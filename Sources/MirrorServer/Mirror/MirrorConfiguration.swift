@@ -14,6 +14,9 @@ public struct MirrorConfiguration: Sendable {
     /// Whether peers are asked what a tag stands for (`--resolve-tags`); if not, a tag that is not in the local store is not
     /// found, and the client asks the registry.
     public var resolvesTags = true
+    /// How content is fetched that no node holds yet (`--cold-start`); nil to leave it to the upstream. Takes effect with a
+    /// router that knows the claim protocol.
+    public var coldStart: ColdStartConfiguration? = ColdStartConfiguration()
     /// Whether peers' bytes are verified (`--verify`).
     public var verification: VerificationPolicy = .on
     /// Content up to this size in bytes is buffered until it is verified, so that wrong bytes are replaced by another

@@ -49,16 +49,17 @@ package final class MirrorEngine: MissHandler, Service {
             logger: logger)
     }
 
+    /// - Parameter coldStart: claims content that no peer has; nil to claim nothing.
     init(
         configuration: MirrorConfiguration, router: any PeerRouter, store: (any ContentStore)?,
-        eventLoopGroup: (any EventLoopGroup)?, metrics: MirrorMetrics, logger: Logger
+        coldStart: ColdStart? = nil, eventLoopGroup: (any EventLoopGroup)?, metrics: MirrorMetrics, logger: Logger
     ) {
         let configuration = configuration.clamped()
         let eventLoops = Array((eventLoopGroup ?? MultiThreadedEventLoopGroup.singleton).makeIterator())
         context = MirrorContext(
             configuration: configuration, router: router,
             hashing: HashingThreadPool(threads: configuration.hashingThreads ?? min(4, System.coreCount)),
-            metrics: metrics, logger: logger)
+            metrics: metrics, coldStart: coldStart, logger: logger)
         share = max(1, eventLoops.count)
         self.store = store
     }
@@ -169,13 +170,16 @@ final class MirrorContext: Sendable {
     let metrics: MirrorMetrics
     let logger: Logger
     let authorization: String?
+    /// Nil when nothing is claimed.
+    let coldStart: ColdStart?
     private let stalls = StallMonitor()
     private let requests = Atomic<Int>(0)
 
     init(
         configuration: MirrorConfiguration, router: any PeerRouter, hashing: HashingThreadPool, metrics: MirrorMetrics,
-        logger: Logger
+        coldStart: ColdStart? = nil, logger: Logger
     ) {
+        self.coldStart = coldStart
         self.configuration = configuration
         self.router = router
         self.hashing = hashing

@@ -32,6 +32,7 @@ public final class MirrorNode: Service, Sendable {
     package let traffic: TrafficLedger
     private let trafficFile: TrafficFile?
     private let engine: MirrorEngine?
+    private let coldStart: ColdStart?
     private let measurement: PullMeasurement?
     private let storedImages: StoredImageList
     private let advertiser: Advertiser?
@@ -66,9 +67,14 @@ public final class MirrorNode: Service, Sendable {
             var mirror = configuration.mirror
             mirror.peers.port = Int(port)
             mirror.peers.credentials = configuration.credentials
+            coldStart = mirror.coldStart.map {
+                ColdStart(
+                    configuration: $0, router: router, store: store,
+                    metrics: ColdStartMetrics(factory: configuration.metrics), logger: logger)
+            }
             engine = MirrorEngine(
-                configuration: mirror, router: router, store: store, eventLoopGroup: eventLoopGroup, metrics: metrics,
-                logger: logger)
+                configuration: mirror, router: router, store: store, coldStart: coldStart,
+                eventLoopGroup: eventLoopGroup, metrics: metrics, logger: logger)
             measurement = PullMeasurement(
                 configuration: mirror, router: router, eventLoopGroup: eventLoopGroup, logger: logger)
             advertiser = Advertiser(
@@ -77,6 +83,7 @@ public final class MirrorNode: Service, Sendable {
             storeEvents = nil
         } else {
             engine = nil
+            coldStart = nil
             measurement = nil
             advertiser = nil
             storeEvents = StoreEventTask(store: store, logger: logger)
@@ -92,6 +99,7 @@ public final class MirrorNode: Service, Sendable {
         server.credentials = configuration.credentials
         server.concurrentUploads = configuration.concurrentUploads
         server.metrics = metrics
+        server.coldStart = coldStart
         requestLog = RequestLog(HTTPMetrics(factory: configuration.metrics))
         registry = RegistryServer(
             configuration: server, store: store, missHandler: engine,
@@ -168,6 +176,8 @@ public final class MirrorNode: Service, Sendable {
 
     private func stopParts(gracePeriod: Duration?) async {
         await advertiser?.shutdown()
+        // Before the router, so that arbiters hear that the claims have failed.
+        await coldStart?.shutdown()
         if configuration.managesRouter { await configuration.router?.shutdown() }
         await registry.shutdown(gracePeriod: gracePeriod)
         await measurement?.shutdown()

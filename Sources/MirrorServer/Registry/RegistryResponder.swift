@@ -16,6 +16,7 @@ final class RegistryResponder: RequestResponder {
     private let filter: ReferenceFilter
     private let credentials: BasicCredentials?
     private let metrics: MirrorMetrics?
+    private let coldStart: ColdStart?
     private let uploadLimit: Int
     private let uploads = Atomic<Int>(0)
     private let peerTags = Mutex(PeerTags())
@@ -32,6 +33,7 @@ final class RegistryResponder: RequestResponder {
         filter = configuration.filter
         credentials = configuration.credentials
         metrics = configuration.metrics
+        coldStart = configuration.coldStart
         uploadLimit = max(1, configuration.concurrentUploads)
     }
 
@@ -263,6 +265,9 @@ final class RegistryResponder: RequestResponder {
     private func miss(_ lookup: Lookup) {
         let head = lookup.exchange.request
         guard let missHandler, !lookup.isFromPeer else {
+            if let coldStart, lookup.isFromPeer, head.method == .GET, let digest = lookup.request.digest {
+                return serveArriving(digest, coldStart, for: lookup)
+            }
             lookup.exchange.note(RequestLog.localReason)
             return fail(lookup, nil)
         }
@@ -278,6 +283,21 @@ final class RegistryResponder: RequestResponder {
                 distribution: lookup.request, isHead: head.method == .HEAD, range: lookup.range, head: head,
                 remoteAddress: lookup.exchange.remoteAddress),
             response: lookup.exchange)
+    }
+
+    /// Serves another node what this node's container runtime is fetching.
+    private func serveArriving(_ digest: Digest, _ coldStart: ColdStart, for lookup: Lookup) {
+        ask(lookup) { _ in
+            await coldStart.open(digest, isWhole: lookup.isManifest)
+        } then: { content in
+            let exchange = lookup.exchange
+            guard let content else {
+                exchange.note(RequestLog.localReason)
+                return self.fail(lookup, nil)
+            }
+            exchange.onEnd { coldStart.served(digest, bytes: exchange.bodyBytes, to: exchange.remoteAddress.ipText) }
+            self.send(content, for: lookup)
+        }
     }
 
     // MARK: Answers

@@ -33,6 +33,8 @@ public final class RegistryServer: Service, Sendable {
         public var concurrentUploads = 4096
         /// Counts what is given to peers, and what a filter forbids.
         var metrics: MirrorMetrics?
+        /// Serves content that is arriving to other nodes; nil to serve only what the store has.
+        var coldStart: ColdStart?
 
         /// A configuration that serves everything to everyone.
         public init(http: HTTPServerConfiguration) {

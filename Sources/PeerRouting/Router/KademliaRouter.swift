@@ -43,6 +43,8 @@ public final class KademliaRouter: PeerRouter, Service {
     /// The libp2p node below, for diagnosis.
     package let host: Host
     let driver: KademliaDriver
+    /// Nil for a node that takes no part in cold starts.
+    private let claims: ClaimService?
     private let bootstrapper: Bootstrapper?
     private let shared: SharedState
     private var logger: Logger { configuration.logger }
@@ -86,6 +88,12 @@ public final class KademliaRouter: PeerRouter, Service {
                 if !isOnline { logger.warning("no peer is left: bootstrapping again") }
                 shared.bootstrapper.withLock { $0 }?.connectivityChanged(isOnline: isOnline)
             })
+        let claims = configuration.claims.map { limits in
+            ClaimService(host: host, limits: limits.table, policy: policy, logger: logger) { [driver] key, limit in
+                (try? await driver.ask { $0.table.nearest(to: key.position, limit: limit) }) ?? []
+            }
+        }
+        self.claims = claims
         self.host = host
         self.shared = shared
         self.driver = driver
@@ -101,6 +109,7 @@ public final class KademliaRouter: PeerRouter, Service {
         }
         shared.bootstrapper.withLock { $0 = bootstrapper }
         driver.register(serving: configuration.isMember)
+        if configuration.isMember { claims?.register() }
     }
 
     /// Where the router is on its way into the cluster.
@@ -245,6 +254,17 @@ public final class KademliaRouter: PeerRouter, Service {
     /// Demotes a peer that could not be fetched from, and checks whether it is still there.
     public func reportUnreachable(_ peer: PeerID) {
         driver.perform { $0.reportUnreachable(peer, now: .now()) }
+    }
+
+    /// Whether another node that takes part in cold starts is connected.
+    public var canClaim: Bool { claims?.canClaim ?? false }
+
+    /// Asks the arbiter of the content; see ``PeerRouter/claim(_:)``.
+    public func claim(_ claim: ContentClaim) async -> ClaimAnswer { await claims?.claim(claim) ?? .unknown }
+
+    /// Tells the arbiter that answered the claim; see ``PeerRouter/report(_:of:)``.
+    public func report(_ progress: ClaimProgress, of key: String) async -> Bool {
+        await claims?.report(progress, of: key) ?? false
     }
 
     /// The peers in the routing table, nearest first.

@@ -1,3 +1,4 @@
+import ContentClaims
 import Logging
 import NIOCore
 import NIOPosix
@@ -24,6 +25,8 @@ public struct KademliaRouterConfiguration: Sendable {
     public var identityServerAddress: String?
     /// The certificates for mutual TLS of the identity server.
     public var identityServerCertificateDirectory: String?
+    /// How this node is an arbiter of cold starts, and claims content itself; nil to take no part.
+    public var claims: ClaimLimits?
     /// Which addresses are believed.
     public var addressPolicy: AddressPolicy
     /// Announce and accept loopback addresses: for tests of several nodes on one machine.
@@ -52,5 +55,27 @@ public struct KademliaRouterConfiguration: Sendable {
         self.addressPolicy = addressPolicy
         self.eventLoopGroup = eventLoopGroup
         self.logger = logger
+    }
+}
+
+/// The tree that an arbiter makes of the nodes that want the same content before any has it.
+public struct ClaimLimits: Sendable, Hashable {
+    /// Nodes that fetch one content from the upstream at a time, 1 to 64. Another one begins only when those make less than a
+    /// quarter of what it gets itself.
+    public var copies: Int
+    /// Nodes that stream from one node, 1 to 64.
+    public var fanOut: Int
+
+    /// Values out of range are replaced by the nearest ones within.
+    public init(copies: Int = 1, fanOut: Int = 4) {
+        self.copies = min(max(copies, 1), 64)
+        self.fanOut = min(max(fanOut, 1), 64)
+    }
+
+    var table: ClaimTable<PeerID>.Limits {
+        var limits = ClaimTable<PeerID>.Limits()
+        limits.leaders = copies
+        limits.fanOut = fanOut
+        return limits
     }
 }

@@ -74,6 +74,8 @@ struct RegistryCommand: AsyncParsableCommand {
         transform: ScalarOption.boolean)
     var resolveTags = true
 
+    @OptionGroup var coldStart: ColdStartOptions
+
     @Option(help: "Whether the debug page is served.", transform: ScalarOption.boolean)
     var debugWebEnabled = true
 
@@ -136,6 +138,7 @@ struct RegistryCommand: AsyncParsableCommand {
             routerAddress: routerAddr, bootstrap: source, identityServerAddress: httpBootstrapAddr,
             certificateDirectory: bootstrap.httpBootstrapCertDir, dataDirectory: dataDir,
             resolveTimeout: mirrorResolveTimeout,
-            resolveRetries: mirrorResolveRetries, networks: peerNetworks, resolvesTags: resolveTags)
+            resolveRetries: mirrorResolveRetries, networks: peerNetworks, resolvesTags: resolveTags,
+            coldStart: coldStart.configuration, claims: coldStart.limits)
     }
 }

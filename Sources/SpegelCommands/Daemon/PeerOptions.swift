@@ -18,6 +18,9 @@ struct PeerOptions: Sendable {
     /// Networks that peers may be in; empty for what follows from this node's interfaces.
     var networks: [IPNetwork] = []
     var resolvesTags = true
+    /// How content is fetched that no node holds yet; nil to leave it to the upstream.
+    var coldStart: ColdStartConfiguration?
+    var claims: ClaimLimits?
 
     /// The router, which is not started yet.
     ///
@@ -51,6 +54,7 @@ struct PeerOptions: Sendable {
             identity: identity,
             listenAddresses: (address.map { [$0] } ?? [.anyV4, .anyV6]).map { Multiaddr($0, tcpPort: port) },
             bootstrap: bootstrap, logger: logger)
+        configuration.claims = claims
         configuration.agentVersion = "spegel-swift/\(Version.current)"
         // A node that listens on a loopback address alone has peers on this machine only.
         configuration.advertiseLoopback = address?.isLoopback ?? false

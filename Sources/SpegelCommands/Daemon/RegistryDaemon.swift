@@ -109,6 +109,7 @@ struct RegistryDaemon {
         node.mirror.resolveTimeout = peers.resolveTimeout
         node.mirror.resolveRetries = peers.resolveRetries
         node.mirror.resolvesTags = peers.resolvesTags
+        node.mirror.coldStart = peers.coldStart
         return node
     }
 }

@@ -54,6 +54,7 @@ extension OptionCatalogue {
         "registry": [
             "store": "containerd", "registry-addr": ":5000", "metrics-addr": ":9090", "router-addr": ":5001",
             "mirror-resolve-timeout": "20ms", "mirror-resolve-retries": "3", "resolve-tags": "true",
+            "cold-start": "on", "cold-start-copies": "1", "cold-start-fanout": "4", "cold-start-wait": "10s",
             "debug-web-enabled": "true",
             "shutdown-grace-period": "25s",
         ].merging(containerd) { $1 },

@@ -60,6 +60,8 @@ final class PeerRace: @unchecked Sendable {
     private var isResolved = false
     /// The failures of all races, from which follows why a request has no content.
     var failures = FailureTally()
+    /// Whether the peer that is asked is itself receiving the content.
+    private var isFollowing = false
     /// Whether the outcome of the current lookup is counted.
     private var isLookupCounted = false
     /// The size of the content that a peer stated for a range outside of it.
@@ -89,13 +91,8 @@ final class PeerRace: @unchecked Sendable {
         _ plan: TransferPlan, lookupTimeout: Duration, deadline: NIODeadline?,
         takingOverFrom slowSource: PeerEndpoint? = nil
     ) {
-        cancel()
-        self.plan = plan
+        prepare(plan, deadline: deadline)
         self.slowSource = slowSource
-        machine = RaceMachine(
-            limits: .init(attempts: context.configuration.resolveRetries, deadline: deadline),
-            isSameSource: { $0.address == $1.address },
-            rank: { [unowned self] in rank($0) })
         let snapshot = context.lookup.find(
             key,
             ProviderLookup.Subscriber(
@@ -109,6 +106,36 @@ final class PeerRace: @unchecked Sendable {
         found(snapshot.peers)
         if snapshot.isComplete { lookupEnded() }
         schedule()
+    }
+
+    /// Starts a race in which a peer is asked alone that is itself receiving the content.
+    func start(_ plan: TransferPlan, following peer: Peer, deadline: NIODeadline?) {
+        prepare(plan, deadline: deadline)
+        isFollowing = true
+        isLookupCounted = true
+        found([peer])
+        lookupEnded()
+        schedule()
+    }
+
+    private func prepare(_ plan: TransferPlan, deadline: NIODeadline?) {
+        cancel()
+        self.plan = plan
+        (slowSource, isFollowing, isCachedLookup) = (nil, false, false)
+        machine = RaceMachine(
+            limits: .init(attempts: context.configuration.resolveRetries, deadline: deadline),
+            isSameSource: { $0.address == $1.address },
+            rank: { [unowned self] in rank($0) })
+    }
+
+    /// The limits of requests to peers.
+    private var client: PeerClientConfiguration {
+        var client = context.configuration.peers
+        guard isFollowing, let coldStart = context.coldStart else { return client }
+        // A manifest is sent as a whole, once it is there.
+        let isManifest = plan?.expectation.isManifest ?? false
+        client.firstByteTimeout = isManifest ? coldStart.configuration.wait : ColdStart.firstByteTimeout
+        return client
     }
 
     /// Ends the race and all attempts for good.
@@ -293,8 +320,7 @@ final class PeerRace: @unchecked Sendable {
                 // Only where the router itself has met the peer, and there only when it asks for them.
                 authorization: candidates.isObserved(peer) ? context.authorization : nil),
             to: peer, isObserved: candidates.isObserved(peer), isUrgent: isLastCandidate, pool: loop.pool,
-            configuration: context.configuration.peers,
-            clock: clock, delegate: self)
+            configuration: client, clock: clock, delegate: self)
         attempts.append(Attempt(id: id, request: attempt, startedAt: clock.now))
         context.directory.withStats { $0.requestStarted(peer, now: .now()) }
         attempt.start()
@@ -336,7 +362,7 @@ final class PeerRace: @unchecked Sendable {
 
     private func raceFailed(_ reason: RaceMachine<PeerEndpoint>.FailureReason) {
         // The next request must not try the same peers again.
-        if slowSource == nil, reason == .exhausted || isCachedLookup { context.lookup.invalidate(key) }
+        if slowSource == nil, !isFollowing, reason == .exhausted || isCachedLookup { context.lookup.invalidate(key) }
         resolved()
         if reason == .noPeers, subscription != nil, !isLookupCounted {
             countLookup(.timeout)

@@ -15,6 +15,8 @@ final class MirrorTransfer: @unchecked Sendable {
     private enum Phase {
         case resolving(TagPoll)
         case racing
+        /// The content is being claimed, because no peer has it.
+        case claiming
         /// The body of this request's response is received.
         case receiving(PeerRequest)
         /// The body is complete and its digest is being computed.
@@ -36,6 +38,10 @@ final class MirrorTransfer: @unchecked Sendable {
     private var phase = Phase.racing
     private var body: TransferBody
     private var recovery: TransferRecovery
+    /// The peer whose own copy still grows and that was asked because of a claim.
+    private var parent: PeerID?
+    /// Claims of this request.
+    private var claims = 0
     /// Whether a race is under way for a peer that takes over from the one whose body is received.
     private var isHedging = false
     /// When the response has to have begun; nil once it has.
@@ -90,6 +96,9 @@ final class MirrorTransfer: @unchecked Sendable {
         startRace()
     }
 
+    /// Most claims of one request: each names one peer to follow.
+    private static let claimLimit = 6
+
     /// Continues the response of a client that another transfer has served so far: the same bytes were sent, are buffered
     /// and count for the digest.
     private func adopt(state: (body: TransferBody, candidates: Candidates)) {
@@ -101,12 +110,17 @@ final class MirrorTransfer: @unchecked Sendable {
         startRace()
     }
 
-    private func startRace() {
+    /// - Parameter parent: the only peer to ask, because of a claim; nil for those that a lookup finds.
+    private func startRace(parent: Peer? = nil) {
         isHedging = false
+        self.parent = parent?.id
         timer.cancel()
         guard body.plan.expectation.digest != nil else { return resolveTag() }
         phase = .racing
         let resolveTimeout = configuration.resolveTimeout
+        if let parent {
+            return race.start(body.plan, following: parent, deadline: clients.isHeadWritten ? nil : responseDeadline)
+        }
         race.start(
             body.plan,
             lookupTimeout: body.hasBegun ? max(resolveTimeout, configuration.resumeTimeout) : resolveTimeout,
@@ -201,13 +215,16 @@ final class MirrorTransfer: @unchecked Sendable {
             let sources = race.candidates.bodySources
             context.metrics.verification(.mismatch)
             race.failures.add("mismatch")
-            if sources.count == 1 { context.metrics.peerFailed(sources[0], "mismatch") }
+            if parent != nil, let digest = body.plan.expectation.digest { context.coldStart?.distrust(digest) }
+            if sources.count == 1, parent == nil { context.metrics.peerFailed(sources[0], "mismatch") }
             context.logger.warning(
                 "peer content does not match its digest",
                 metadata: [
                     "key": "\(key)", "error": "\(error)",
                     "peers": "\(sources.map(\.description).joined(separator: " "))",
                 ])
+            // A parent relays what is not verified yet: where the wrong byte came from is not known.
+            if parent != nil { return fail(.digestMismatch) }
             recover(from: .digestMismatch(sources: sources.count))
         }
     }
@@ -238,7 +255,14 @@ final class MirrorTransfer: @unchecked Sendable {
 
     private func interrupted(_ source: PeerRequest, by failure: PeerFailure) {
         sourceEnded(source)
-        if failure == .stalled { race.stalled(source.peer) } else { race.bodyTruncated(by: source.peer) }
+        if parent != nil {
+            // Perhaps the one that it follows itself has failed.
+            race.exclude(source.peer)
+        } else if failure == .stalled {
+            race.stalled(source.peer)
+        } else {
+            race.bodyTruncated(by: source.peer)
+        }
         peerFailed(source, failure.label)
         context.logger.debug(
             "a peer interrupted a transfer",
@@ -250,7 +274,7 @@ final class MirrorTransfer: @unchecked Sendable {
 
     /// The response did not begin in time, because the peer sends its body too slowly.
     private func timedOut(_ source: PeerRequest) {
-        race.stalled(source.peer)
+        if parent == nil { race.stalled(source.peer) }
         peerFailed(source, PeerFailure.stalled.label)
         recover(from: .timedOut)
     }
@@ -299,7 +323,48 @@ final class MirrorTransfer: @unchecked Sendable {
             race.excludeBodySources()
             startRace()
         case .fail(let reason):
-            fail(reason)
+            if !claim(insteadOf: reason) { fail(reason) }
+        }
+    }
+
+    // MARK: Claims
+
+    /// Claims content that no peer has: perhaps another node is about to have it.
+    ///
+    /// - Returns: false when the failure stands.
+    private func claim(insteadOf reason: TransferRecovery.FailureReason) -> Bool {
+        guard let coldStart = context.coldStart, let digest = request.distribution.digest, !body.isHeadOnly,
+            claims < Self.claimLimit, coldStart.canClaim
+        else { return false }
+        switch reason {
+        case .noPeers, .allPeersFailed, .interrupted: break
+        case .timedOut, .digestMismatch, .noKey, .tagsNotResolved: return false
+        }
+        claims += 1
+        phase = .claiming
+        timer.cancel()
+        let (offset, failedParent, eventLoop) = (body.plan.offset, parent, loop.eventLoop)
+        parent = nil
+        Task {
+            let decision = await coldStart.claim(digest, offset: offset, failedParent: failedParent)
+            eventLoop.execute { self.claimed(decision, failure: reason) }
+        }
+        return true
+    }
+
+    private func claimed(_ decision: ColdStart.Decision, failure: TransferRecovery.FailureReason) {
+        guard case .claiming = phase else { return }
+        switch decision {
+        case .upstream: fail(failure)
+        case .follow(let peer):
+            // From now on the request waits for another node's upstream.
+            if let wait = context.coldStart?.configuration.wait, claims == 1, responseDeadline != nil {
+                responseDeadline = clock.now + TimeAmount(wait)
+            }
+            context.logger.debug(
+                "following a peer",
+                metadata: ["key": "\(key)", "peer": "\(peer.id)", "offset": "\(body.plan.offset)"])
+            startRace(parent: peer)
         }
     }
 
@@ -398,8 +463,13 @@ extension MirrorTransfer: PeerRaceDelegate {
         if case .receiving(let slow) = phase { takenOver(from: slow, by: source) }
         phase = .receiving(source)
         source.delegate = self
-        body.begin(acceptance, contentType: head.contentType, now: clock.now, on: loop.eventLoop) { self.receiveMore() }
-        if bodyStartedAt == nil { bodyStartedAt = .now() }
+        body.begin(
+            acceptance, contentType: head.contentType, isArriving: parent != nil, now: clock.now, on: loop.eventLoop
+        ) { self.receiveMore() }
+        if bodyStartedAt == nil {
+            bodyStartedAt = .now()
+            if parent != nil { context.coldStart?.firstByte(after: .now() - arrivedAt) }
+        }
         record.sourceStarted(
             source.peer, offset: body.plan.offset, totalBytes: body.plan.length, clients: clients.count)
         context.logger.debug(

@@ -16,11 +16,16 @@ struct TransferBody {
     private var buffer: VerificationBuffer?
     private var hasher: BackgroundHasher?
     private var progress: ProgressMonitor?
+    /// Whether the peer is itself receiving what it sends, so that its rate is another's.
+    private var isArriving = false
     /// The digest to verify against: the one asked for, or the one the peer states for a tag.
     private var digest: Digest?
     private var manifestType = MediaType.imageManifest.rawValue
     private var reservedBytes = 0
     private var isCounted = false
+
+    /// Fewest bytes within half the time that a request may wait, of a peer that is itself receiving.
+    private static let arrivingBytes: Int64 = 16 * 1024
 
     init(_ request: MissRequest, isManifest: Bool, context: MirrorContext) {
         self.request = request
@@ -67,22 +72,20 @@ struct TransferBody {
     /// Continues with an accepted response. The first one decides how much is buffered.
     ///
     /// - Parameters:
+    ///   - isArriving: whether the peer is itself receiving what it sends.
     ///   - now: the time of the transfer's clock.
     ///   - onHashed: called on the event loop when the hasher has caught up by a batch.
     mutating func begin(
-        _ acceptance: TransferPlan.Acceptance, contentType: String?, now: NIODeadline, on eventLoop: any EventLoop,
+        _ acceptance: TransferPlan.Acceptance, contentType: String?, isArriving: Bool, now: NIODeadline,
+        on eventLoop: any EventLoop,
         onHashed: @escaping @Sendable () -> Void
     ) {
         plan.begin(acceptance)
         digest = acceptance.digest
         if isManifest, let contentType { manifestType = MediaType(statedManifestType: contentType).rawValue }
         guard !isHeadOnly else { return }
-        let peers = context.configuration.peers
-        progress = ProgressMonitor(
-            limits: .init(
-                slowWindow: TimeAmount(peers.slowBodyWindow), stallWindow: TimeAmount(peers.progressTimeout),
-                stallBytes: Int64(peers.progressBytes)),
-            now: now)
+        self.isArriving = isArriving
+        progress = ProgressMonitor(limits: progressLimits, now: now)
         guard buffer == nil else { return }
         let length = plan.length
         let mode = bufferMode(length)
@@ -94,6 +97,17 @@ struct TransferBody {
                 onProgress: onHashed)
         }
         countStream()
+    }
+
+    private var progressLimits: ProgressMonitor.Limits {
+        let peers = context.configuration.peers
+        guard isArriving, let wait = context.coldStart?.configuration.wait else {
+            return .init(
+                slowWindow: TimeAmount(peers.slowBodyWindow), stallWindow: TimeAmount(peers.progressTimeout),
+                stallBytes: Int64(peers.progressBytes))
+        }
+        // No other peer has more, so slowness is no reason to ask one.
+        return .init(slowWindow: .hours(1), stallWindow: TimeAmount(wait / 2), stallBytes: Self.arrivingBytes)
     }
 
     private mutating func bufferMode(_ length: Int64) -> VerificationBuffer.Mode {
@@ -129,7 +143,7 @@ struct TransferBody {
     mutating func judgeProgress(now: NIODeadline, _ throughput: inout ThroughputEstimator) -> ProgressMonitor.Verdict {
         let (rate, expected) = (progress?.rate(now: now), throughput.expectedRate(now: now))
         let verdict = progress?.judge(now: now, expectedRate: expected) ?? .sufficient
-        if verdict == .sufficient, let rate { throughput.record(rate, now: now) }
+        if verdict == .sufficient, !isArriving, let rate { throughput.record(rate, now: now) }
         return verdict
     }
 
@@ -140,7 +154,7 @@ struct TransferBody {
 
     /// The response has ended, complete or not.
     mutating func responseEnded(now: NIODeadline, _ throughput: inout ThroughputEstimator) {
-        if plan.isComplete, let rate = progress?.rate(now: now) { throughput.record(rate, now: now) }
+        if plan.isComplete, !isArriving, let rate = progress?.rate(now: now) { throughput.record(rate, now: now) }
         progress = nil
     }
 

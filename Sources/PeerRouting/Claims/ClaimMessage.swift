@@ -1,0 +1,133 @@
+import Libp2p
+import PeerRoutingCore
+
+/// A request of the claim protocol: one message a stream, answered by one ``ClaimResponse``. See docs/claim-protocol.md.
+package struct ClaimRequest: Hashable, Sendable {
+    /// The protocol on the wire, listed in identify by nodes that are arbiters.
+    package static let protocolID = "/spegel/claim/1.0.0"
+    /// Longest key accepted, in bytes; a SHA-512 digest as text has 135.
+    static let keyLength = 256
+
+    /// What is asked or told.
+    package enum Content: Hashable, Sendable {
+        /// Who fetches the content?
+        case claim(offset: UInt64, failedParent: PeerID?, upstreamRate: UInt64)
+        /// How it comes along.
+        case report(ClaimProgress)
+    }
+
+    /// The digest of the content as text.
+    package var key: String
+    package var content: Content
+
+    package init(key: String, content: Content) {
+        self.key = key
+        self.content = content
+    }
+
+    /// Reads a message, without the length in front of it. Fields that are not known are left out.
+    ///
+    /// - Throws: ``WireFormatError`` when the bytes are not a protobuf message, or lack a key or a known type.
+    package init(decoding bytes: [UInt8]) throws(WireFormatError) {
+        var reader = ProtobufReader(bytes)
+        var (type, key, offset, rate, failedParent) = (UInt64(0), "", UInt64(0), UInt64(0), PeerID?.none)
+        while let field = try reader.next() {
+            switch (field.number, field.value) {
+            case (1, .varint(let value)): type = value
+            case (2, .bytes(let value)):
+                guard value.count <= Self.keyLength else {
+                    throw WireFormatError("claim key of \(value.count) bytes where at most \(Self.keyLength) are accepted")
+                }
+                key = try ProtobufReader.string(value)
+            case (3, .varint(let value)): offset = value
+            case (4, .bytes(let value)): failedParent = try? PeerID(bytes: value)
+            case (5, .varint(let value)): rate = value
+            default: break
+            }
+        }
+        guard !key.isEmpty else { throw WireFormatError("claim message without a key") }
+        switch type {
+        case 0: content = .claim(offset: offset, failedParent: failedParent, upstreamRate: rate)
+        case 1: content = .report(.arriving(bytes: offset))
+        case 2: content = .report(.complete)
+        case 3: content = .report(.failed)
+        default: throw WireFormatError("claim message of unknown type \(type)")
+        }
+        self.key = key
+    }
+
+    /// The bytes of the message, without a length in front.
+    package func encoded() -> [UInt8] {
+        var writer = ProtobufWriter(reservingCapacity: 128)
+        let (type, offset, rate, failedParent): (UInt64, UInt64, UInt64, PeerID?) =
+            switch content {
+            case .claim(let offset, let failedParent, let rate): (0, offset, rate, failedParent)
+            case .report(.arriving(let bytes)): (1, bytes, 0, nil)
+            case .report(.complete): (2, 0, 0, nil)
+            case .report(.failed): (3, 0, 0, nil)
+            }
+        if type != 0 { writer.varint(1, type) }
+        writer.string(2, key)
+        if offset != 0 { writer.varint(3, offset) }
+        if let failedParent { writer.bytes(4, failedParent.bytes) }
+        if rate != 0 { writer.varint(5, rate) }
+        return writer.bytes
+    }
+}
+
+/// The answer to a ``ClaimRequest``. To a report it says no more than whether the node is still a claimant: `lead` or, for
+/// one that the arbiter does not know, `unknown`.
+package struct ClaimResponse: Hashable, Sendable {
+    /// Addresses taken of a parent.
+    static let addressLimit = 16
+
+    package enum Content: Hashable, Sendable {
+        case unknown
+        case lead
+        case follow(PeerID, addresses: [Multiaddr])
+    }
+
+    package var content: Content
+
+    package init(_ content: Content) { self.content = content }
+
+    /// Reads a message, without the length in front of it. Addresses that cannot be read are left out.
+    ///
+    /// - Throws: ``WireFormatError`` when the bytes are not a protobuf message, or a parent has no ID.
+    package init(decoding bytes: [UInt8]) throws(WireFormatError) {
+        var reader = ProtobufReader(bytes)
+        var (type, parent, addresses) = (UInt64(0), PeerID?.none, [Multiaddr]())
+        while let field = try reader.next() {
+            switch (field.number, field.value) {
+            case (1, .varint(let value)): type = value
+            case (2, .bytes(let value)): parent = try? PeerID(bytes: value)
+            case (3, .bytes(let value)):
+                if addresses.count < Self.addressLimit, let address = try? Multiaddr(bytes: value) {
+                    addresses.append(address)
+                }
+            default: break
+            }
+        }
+        switch (type, parent) {
+        case (1, _): content = .lead
+        case (2, let parent?): content = .follow(parent, addresses: addresses)
+        case (2, nil): throw WireFormatError("claim answer without the parent's ID")
+        // Also an answer that a later version of the protocol may have.
+        default: content = .unknown
+        }
+    }
+
+    /// The bytes of the message, without a length in front.
+    package func encoded() -> [UInt8] {
+        var writer = ProtobufWriter(reservingCapacity: 128)
+        switch content {
+        case .unknown: break
+        case .lead: writer.varint(1, 1)
+        case .follow(let parent, let addresses):
+            writer.varint(1, 2)
+            writer.bytes(2, parent.bytes)
+            for address in addresses.prefix(Self.addressLimit) { writer.bytes(3, address.bytes) }
+        }
+        return writer.bytes
+    }
+}
