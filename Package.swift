@@ -376,7 +376,8 @@ let package = Package(
         .testTarget(
             name: "MirrorServerTests",
             dependencies: [
-                "MirrorServer", "HTTPTestKit", "ContentStore", "OCIDistribution", "PeerRouting", "TestSupport",
+                "MirrorServer", "HTTPTestKit", "ContentClaims", "ContentStore", "OCIDistribution", "PeerRouting",
+                "TestSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),

@@ -33,6 +33,8 @@ final class Cluster: Sendable {
     private let registry: DockerRegistry
     private let daemons: Mutex<[ChildProcess?]>
     private let relays: Mutex<[ChildProcess?]>
+    /// The clients that pull now, by node.
+    private let clients = Mutex<[Int: ChildProcess]>([:])
     private let starts = Mutex(0)
 
     static let upstreamPort = 5555
@@ -105,8 +107,10 @@ final class Cluster: Sendable {
 
     /// Starts a daemon.
     ///
-    /// - Parameter lying: whether a relay has its place, which does wrong as ``setFault(_:of:)`` says.
-    func startDaemon(_ program: String, node: Int, lying: Bool = false) async throws {
+    /// - Parameters:
+    ///   - lying: whether a relay has its place, which does wrong as ``setFault(_:of:)`` says.
+    ///   - options: further arguments.
+    func startDaemon(_ program: String, node: Int, lying: Bool = false, options: [String] = []) async throws {
         let number = starts.withLock { starts in
             starts += 1
             return starts
@@ -121,7 +125,7 @@ final class Cluster: Sendable {
                 "--http-bootstrap-addr", "\(address):5002",
                 // A node that starts again finds any of the others; the first one is never replaced.
                 "--http-bootstrap-url", "http://\(ClusterNetwork.address(0)):5002/id",
-            ], output: (folder.path, "daemon\(node).\(number)"))
+            ] + options, output: (folder.path, "daemon\(node).\(number)"))
         daemons.withLock { $0[node] = daemon }
         guard lying else { return }
         let own = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().path
@@ -140,8 +144,14 @@ final class Cluster: Sendable {
     /// - Parameters:
     ///   - program: of a node.
     ///   - lying: nodes with a relay before their daemon.
-    func startDaemons(lying: Set<Int> = [], _ program: (Int) -> String) async throws {
-        for node in stores.indices { try await startDaemon(program(node), node: node, lying: lying.contains(node)) }
+    ///   - options: further arguments of a node.
+    func startDaemons(
+        lying: Set<Int> = [], options: (Int) -> [String] = { _ in [] }, _ program: (Int) -> String
+    ) async throws {
+        for node in stores.indices {
+            try await startDaemon(
+                program(node), node: node, lying: lying.contains(node), options: options(node))
+        }
         for node in stores.indices { try await waitUntilReady(node) }
     }
 
@@ -264,6 +274,8 @@ final class Cluster: Sendable {
                     "content", "fetch", "--plain-http", "--hosts-dir",
                     "\(folder.path)/\(mirrored ? "mirrored" : "direct")", name(image),
                 ], output: (folder.path, "pull\(node).\(number)"))
+            clients.withLock { $0[node] = program }
+            defer { clients.withLock { $0[node] = nil } }
             defer { for end in ["out", "err"] { unlink("\(folder.path)/pull\(node).\(number).\(end)") } }
             while program.isRunning, begin.duration(to: .now) < Self.pullLimit {
                 try await Task.sleep(for: .milliseconds(5))
@@ -289,6 +301,22 @@ final class Cluster: Sendable {
             for await pull in group { pulls.append(pull) }
             return pulls
         }
+    }
+
+    /// Kills the client that pulls on a node; false when none does.
+    func killClient(of node: Int) -> Bool {
+        guard let client = clients.withLock({ $0[node] }), client.isRunning else { return false }
+        client.send(SIGKILL)
+        return true
+    }
+
+    /// The value of a metric of a node without labels; nil when the node does not say.
+    func metric(_ name: String, of node: Int) throws -> Double? {
+        let page = try RawResponse.get(
+            host: ClusterNetwork.address(node), port: 9090, path: "/metrics", limit: 4 << 20
+        ).body
+        return String(decoding: page, as: UTF8.self).split(separator: "\n").first { $0.hasPrefix(name + " ") }
+            .flatMap { Double($0.dropFirst(name.count + 1)) }
     }
 
     /// The bytes of an image's blobs that a node has so far, in whole blobs and unfinished ones.

@@ -20,7 +20,7 @@ struct ClusterOptions: ParsableArguments, Sendable {
     @Option(help: "Times that the scenarios are run.") var clusterRounds = 1
     @Option(
         help: ArgumentHelp(
-            "cold-start: copies, by bytes and by manifest GETs, above which the run fails, such as 1.2.",
+            "cold-start: copies, by bytes and by manifest GETs, above which the run fails, such as 1.2; with faults 3.",
             valueName: "copies")) var maxCopies: Double?
 
     mutating func validate() throws {
@@ -37,6 +37,13 @@ struct ClusterOptions: ParsableArguments, Sendable {
 enum Scenario: String, CaseIterable, ExpressibleByArgument, Sendable {
     case noMirror = "no-mirror"
     case coldStart = "cold-start"
+    case coldStartJoin = "cold-start-join"
+    case coldStartMixed = "cold-start-mixed"
+    case coldStartLeaderDies = "cold-start-leader-dies"
+    case coldStartContainerdDies = "cold-start-containerd-dies"
+    case coldStartNodeDies = "cold-start-node-dies"
+    case coldStartClientLeaves = "cold-start-client-leaves"
+    case coldStartLie = "cold-start-lie"
     case rolling
     case join
     case sourceDies = "source-dies"
@@ -49,6 +56,13 @@ enum Scenario: String, CaseIterable, ExpressibleByArgument, Sendable {
         switch self {
         case .noMirror: "all nodes at once, without a mirror"
         case .coldStart: "all nodes at once, no node has it"
+        case .coldStartJoin: "one node after the other begins, no node has it"
+        case .coldStartMixed: "all nodes at once, every second one takes no part in cold starts"
+        case .coldStartLeaderDies: "the daemon of the node that fetches from the upstream is killed"
+        case .coldStartContainerdDies: "the containerd of the node that fetches from the upstream is killed"
+        case .coldStartNodeDies: "the daemon of another node is killed, perhaps the arbiter"
+        case .coldStartClientLeaves: "a client is killed and pulls again"
+        case .coldStartLie: "one node relays wrong bytes"
         case .rolling: "a fifth of the nodes after the other"
         case .join: "the last node, all others have it"
         case .sourceDies: "the only source is killed half-way"
@@ -56,6 +70,17 @@ enum Scenario: String, CaseIterable, ExpressibleByArgument, Sendable {
         case .registryDown: "half of the nodes have it, the upstream is down"
         case .lyingRelay: "the only source sends wrong bytes"
         case .mixed: "a fifth after the other, every second node runs --against"
+        }
+    }
+
+    /// Whether all nodes begin without the image and share the upstream's copy.
+    var isColdStart: Bool { rawValue.hasPrefix("cold-start") }
+
+    /// Whether a pull may fail at first: its own client or containerd is killed, or what it got was wrong at its end.
+    var needsSecondTry: Bool {
+        switch self {
+        case .lyingRelay, .coldStartLie, .coldStartClientLeaves, .coldStartContainerdDies: true
+        default: false
         }
     }
 }

@@ -200,15 +200,6 @@ final class Soak: Sendable {
     }
 
     private func advertisedKeys() -> Double {
-        guard
-            let text = try? RawResponse.get(
-                host: ClusterNetwork.address(0), port: 9090, path: "/metrics", limit: 4 << 20
-            ).body
-        else { return 0 }
-        for line in String(decoding: text, as: UTF8.self).split(separator: "\n")
-        where line.hasPrefix("spegel_advertised_keys") {
-            return line.split(separator: " ").last.flatMap { Double($0) } ?? 0
-        }
-        return 0
+        ((try? cluster.metric("spegel_advertised_keys", of: 0)) ?? nil) ?? 0
     }
 }

@@ -20,8 +20,10 @@ final class ContainerdBackend: ConformanceBackend {
 
     /// What containerd can do. Content has sha256 digests only.
     static let features: Set<ConformanceFeature> = [
-        .writing, .absentTargets, .unreferencedContent, .emptyContent, .immediateAnswers,
+        .writing, .absentTargets, .unreferencedContent, .emptyContent, .immediateAnswers, .arrivingContent,
     ]
+    /// Without its files, content is seen when it is complete.
+    static let featuresWithoutFiles = features.subtracting([.arrivingContent])
     var features: Set<ConformanceFeature> { Self.features }
 
     private static let namespaces = Mutex(0)

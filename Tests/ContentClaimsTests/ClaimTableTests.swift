@@ -31,12 +31,15 @@ import Testing
         #expect(table.claim("a", by: 1, offset: 0, now: Self.at(0)) == .lead)
         table.report(.arriving(bytes: 10), of: "a", by: 1, now: Self.at(1.5))
         #expect(table.claim("a", by: 2, offset: 0, now: Self.at(3)) == .follow(1))
-        // No more than before is no growth.
-        table.report(.arriving(bytes: 10), of: "a", by: 1, now: Self.at(3.4))
-        #expect(table.claim("a", by: 3, offset: 0, now: Self.at(3.6)) == .lead)
+        // Without growth, reports renew it for a while.
+        for time in stride(from: 3.0, through: 12, by: 1) {
+            table.report(.arriving(bytes: 10), of: "a", by: 1, now: Self.at(time))
+            table.report(.arriving(bytes: UInt64(time)), of: "a", by: 2, now: Self.at(time))
+        }
+        #expect(table.claim("a", by: 3, offset: 0, now: Self.at(12.5)) == .lead)
         // The new leader has the follower of the old one.
-        #expect(table.claim("a", by: 2, offset: 5, now: Self.at(3.7)) == .follow(3))
-        #expect(table.claim("a", by: 1, offset: 10, now: Self.at(3.8)) == .follow(3))
+        #expect(table.claim("a", by: 2, offset: 5, failedParent: 1, now: Self.at(12.7)) == .follow(3))
+        #expect(table.claim("a", by: 1, offset: 10, now: Self.at(12.8)) == .follow(3))
     }
 
     @Test mutating func oneChildOfADeadLeaderLeads() {

@@ -35,6 +35,8 @@ public enum ConformanceFeature: Sendable, Hashable, CaseIterable {
     case sha512
     /// Content may be empty.
     case emptyContent
+    /// Content of known size can be read while it is written.
+    case arrivingContent
     /// The `…Immediately` forms always know.
     case immediateAnswers
 }
@@ -77,7 +79,7 @@ public struct ConformanceFailure: Error, CustomStringConvertible {
 public enum ContentStoreConformance {
     /// All cases.
     public static let cases: [ConformanceCase] =
-        readingCases + imageCases + eventCases + writingCases
+        readingCases + imageCases + eventCases + writingCases + arrivingCases
 
     /// The cases that make sense for a backend with these features.
     public static func cases(for features: Set<ConformanceFeature>) -> [ConformanceCase] {

@@ -87,7 +87,8 @@ struct IngestDirectory: Sendable {
         let count = bytes.withUnsafeMutableBytes { read(descriptor, $0.baseAddress, $0.count) }
         guard count > 0, count <= smallFileBytes else { return nil }
         let text = bytes[..<count].drop { $0 <= 0x20 }
-        return String(validating: text[..<(text.lastIndex { $0 > 0x20 }.map { $0 + 1 } ?? text.startIndex)], as: UTF8.self)
+        return String(
+            validating: text[..<(text.lastIndex { $0 > 0x20 }.map { $0 + 1 } ?? text.startIndex)], as: UTF8.self)
     }
 }
 

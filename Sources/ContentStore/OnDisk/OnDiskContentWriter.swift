@@ -107,7 +107,9 @@ final class OnDiskContentWriter: ContentWriter {
     ///
     /// - Throws: ``ContentStoreError``.
     func openArriving() throws(ContentStoreError) -> ArrivingContent? {
-        guard let size, progress.withLockedValue({ $0.phase != .closed }), let open = try file.open() else { return nil }
+        guard let size, progress.withLockedValue({ $0.phase != .closed }), let open = try file.open() else {
+            return nil
+        }
         let content = ContentFile(takingOwnershipOf: open.takeDescriptor(), size: size)
         return ArrivingContent(digest: digest, size: size, source: Arriving(file: content, progress: progress))
     }

@@ -200,9 +200,14 @@ final class ColdStart: Sendable {
             ])
     }
 
+    /// Contents that are being fetched together with others.
+    var contents: Int { state.withLockedValue { $0.watches.count } }
+
     /// What is being fetched together with others now, for status pages.
     var reports: [ArrivalWatch.Report] {
-        state.withLockedValue { Array($0.watches.values) }.map(\.report).sorted { $0.digest.description < $1.digest.description }
+        state.withLockedValue { Array($0.watches.values) }.map(\.report).sorted {
+            $0.digest.description < $1.digest.description
+        }
     }
 
     /// Ends all watches; the arbiters hear that the claims have failed.

@@ -31,9 +31,11 @@ enum MetricDescriptions {
         "spegel_cold_start_leads_total": "Contents that this node fetched from the upstream for all, by how it ended.",
         "spegel_cold_start_follows_total":
             "Contents that this node streamed from another that was fetching them, by how it ended; complete ones are copies saved.",
+        "spegel_cold_start_contents": "Contents that this node has claimed and not received yet.",
         "spegel_cold_start_hand_overs_total": "Claims of nodes whose parent had failed.",
         "spegel_cold_start_served_bytes_total": "Bytes given to peers of content that had not arrived as a whole.",
-        "spegel_cold_start_wait_seconds": "Time from a request to the head of the response of the peer that it follows.",
+        "spegel_cold_start_wait_seconds":
+            "Time from a request to the head of the response of the peer that it follows.",
         // The router and what is advertised.
         "spegel_build_info": "The version and commit; the value is 1.",
         "spegel_ready": "Whether the node is ready, as /readyz has it.",

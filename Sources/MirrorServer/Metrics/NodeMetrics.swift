@@ -6,11 +6,12 @@ import PrometheusMetrics
 /// The metrics of a node as a whole: process, readiness and router. They are brought up to date when a page is read.
 enum NodeMetrics {
     /// Registers them, if the metrics are a `PrometheusRegistry`.
-    static func register(_ configuration: MirrorNode.Configuration) {
+    static func register(_ configuration: MirrorNode.Configuration, coldStart: ColdStart?) {
         guard let registry = configuration.metrics as? PrometheusRegistry else { return }
         ProcessMetrics.register(in: registry)
         let (router, storeProblem) = (configuration.router, configuration.storeProblem)
         registry.gauge("spegel_ready") { storeProblem() == nil && router?.isReady ?? true ? 1 : 0 }
+        if let coldStart { registry.gauge("spegel_cold_start_contents") { Double(coldStart.contents) } }
         guard let router else { return }
         let gauges = RouterGauges(factory: registry)
         registry.addCollector { gauges.set(await router.statistics()) }

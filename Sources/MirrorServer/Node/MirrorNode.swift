@@ -105,7 +105,7 @@ public final class MirrorNode: Service, Sendable {
             configuration: server, store: store, missHandler: engine,
             observer: requestLog, logger: logger,
             isReady: { Self.problem(configuration) == nil })
-        NodeMetrics.register(configuration)
+        NodeMetrics.register(configuration, coldStart: coldStart)
     }
 
     // MARK: Lifecycle
@@ -232,6 +232,9 @@ public final class MirrorNode: Service, Sendable {
 
     /// The addresses the admin server listens on; empty unless it runs.
     public var adminAddresses: [SocketAddress] { admin.withLockedValue { $0 }?.addresses ?? [] }
+
+    /// Contents that this node has claimed and not received yet.
+    package var coldStartContents: Int { coldStart?.contents ?? 0 }
 
     /// The node's state now.
     public var status: Status {

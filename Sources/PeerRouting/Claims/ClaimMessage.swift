@@ -36,7 +36,8 @@ package struct ClaimRequest: Hashable, Sendable {
             case (1, .varint(let value)): type = value
             case (2, .bytes(let value)):
                 guard value.count <= Self.keyLength else {
-                    throw WireFormatError("claim key of \(value.count) bytes where at most \(Self.keyLength) are accepted")
+                    throw WireFormatError(
+                        "claim key of \(value.count) bytes where at most \(Self.keyLength) are accepted")
                 }
                 key = try ProtobufReader.string(value)
             case (3, .varint(let value)): offset = value

@@ -13,11 +13,9 @@ import PeerRoutingCore
 /// different ones make a tree each; that costs a copy and nothing else.
 final class ClaimService: Sendable {
     /// Most arbiters asked for one claim, as a dead one is noticed late.
-    private static let arbiterLimit = 3
+    static let arbiterLimit = 3
     /// Most contents whose arbiter is remembered for reports; the one claimed longest ago gives way.
     private static let rememberedLimit = 4096
-    /// How long an arbiter may take to answer a claim. It has it in memory, one round trip away.
-    private static let claimTimeout = ClaimAnswer.deadline / arbiterLimit
     /// How long an arbiter that did not answer is passed over.
     private static let restTime = TimeAmount.seconds(5)
     /// How long a report may take; the next one follows soon.
@@ -37,21 +35,24 @@ final class ClaimService: Sendable {
     private let nearest: @Sendable (ContentKey, _ limit: Int) async -> [KadContact]
     private let policy: AddressPolicy
     private let logger: Logger
+    /// How long an arbiter may take to answer a claim. It has it in memory, one round trip away.
+    private let timeout: Duration
     private let state: NIOLockedValueBox<State>
 
     /// - Parameters:
-    ///   - limits: those of the contents of which this node is the arbiter.
+    ///   - limits: those of the contents of which this node is the arbiter, and of the wait for others.
     ///   - policy: the addresses of parents that are believed.
     ///   - nearest: the peers in the routing table that are nearest to a key, nearest first.
     init(
-        host: Host, limits: ClaimTable<PeerID>.Limits, policy: AddressPolicy, logger: Logger,
+        host: Host, limits: ClaimLimits, policy: AddressPolicy, logger: Logger,
         nearest: @escaping @Sendable (ContentKey, _ limit: Int) async -> [KadContact]
     ) {
         self.host = host
         self.policy = policy
         self.logger = logger
+        timeout = limits.timeout
         self.nearest = nearest
-        state = NIOLockedValueBox(State(table: ClaimTable(limits: limits)))
+        state = NIOLockedValueBox(State(table: ClaimTable(limits: limits.table)))
     }
 
     /// Registers with the host; before it starts.
@@ -108,7 +109,7 @@ final class ClaimService: Sendable {
             content: .claim(
                 offset: claim.offset, failedParent: claim.failedParent, upstreamRate: claim.upstreamRate))
         for arbiter in await arbiters(of: claim.key) {
-            guard let response = await ask(arbiter, request, within: Self.claimTimeout) else { continue }
+            guard let response = await ask(arbiter, request, within: timeout) else { continue }
             remember(arbiter, for: claim.key)
             switch response.content {
             case .unknown: continue

@@ -89,7 +89,7 @@ public final class KademliaRouter: PeerRouter, Service {
                 shared.bootstrapper.withLock { $0 }?.connectivityChanged(isOnline: isOnline)
             })
         let claims = configuration.claims.map { limits in
-            ClaimService(host: host, limits: limits.table, policy: policy, logger: logger) { [driver] key, limit in
+            ClaimService(host: host, limits: limits, policy: policy, logger: logger) { [driver] key, limit in
                 (try? await driver.ask { $0.table.nearest(to: key.position, limit: limit) }) ?? []
             }
         }

@@ -65,6 +65,10 @@ public struct ClaimLimits: Sendable, Hashable {
     public var copies: Int
     /// Nodes that stream from one node, 1 to 64.
     public var fanOut: Int
+    /// How long a claim lasts without a report, lengthened by tests.
+    var lease = ClaimTable<PeerID>.Limits().lease
+    /// How long an arbiter may take to answer, lengthened by tests.
+    var timeout = ClaimAnswer.deadline / ClaimService.arbiterLimit
 
     /// Values out of range are replaced by the nearest ones within.
     public init(copies: Int = 1, fanOut: Int = 4) {
@@ -76,6 +80,7 @@ public struct ClaimLimits: Sendable, Hashable {
         var limits = ClaimTable<PeerID>.Limits()
         limits.leaders = copies
         limits.fanOut = fanOut
+        limits.lease = lease
         return limits
     }
 }

@@ -10,7 +10,8 @@ struct ColdStartOptions: ParsableArguments {
     var coldStart = true
 
     @Option(
-        help: "How many nodes fetch one new content from the upstream at a time.", transform: ScalarOption.integer(1...64))
+        help: "How many nodes fetch one new content from the upstream at a time.",
+        transform: ScalarOption.integer(1...64))
     var coldStartCopies = 1
 
     @Option(
