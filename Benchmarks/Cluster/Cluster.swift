@@ -254,6 +254,10 @@ final class Cluster: Sendable {
     func pull(_ image: ClusterImage, on node: Int, mirrored: Bool = true) async -> Pull {
         let first = await pullOnce(image, on: node, mirrored: mirrored)
         guard let failure = first.failure else { return first }
+        // A kubelet tries again when containerd is there again.
+        _ = try? await eventually("containerd of node \(node)") {
+            try? await Command.check(self.stores[node].ctrCommand() + ["version"])
+        }
         var second = await pullOnce(image, on: node, mirrored: mirrored)
         second.duration += first.duration
         second.firstFailure = failure

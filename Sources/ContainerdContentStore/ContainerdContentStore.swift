@@ -243,9 +243,14 @@ public final class ContainerdContentStore: WritableContentStore, Service {
     ///
     /// - Throws: ``ContentStoreError`` when the ingest cannot be read.
     public func openArriving(_ digest: Digest) async throws -> ArrivingContent? {
-        let (isStored, directory) = state.read { ($0.index.info(digest) != nil, $0.directory) }
-        guard !isStored, let directory else { return nil }
-        let ingests = IngestDirectory(contentPath: directory.path, namespace: configuration.namespace)
+        let (isStored, directory, isConnected, lost) = state.read {
+            ($0.index.info(digest) != nil, $0.directory, $0.session != nil, $0.health.lostConnections)
+        }
+        guard !isStored, isConnected, let directory else { return nil }
+        // containerd's end is that of whatever it was fetching; the file remains.
+        let ingests = IngestDirectory(contentPath: directory.path, namespace: configuration.namespace) { [state] in
+            state.read { $0.health.lostConnections == lost }
+        }
         return try await NIOThreadPool.singleton.runIfActive { try ingests.open(digest) }
     }
 

@@ -28,11 +28,15 @@ struct IngestDirectory: Sendable {
 
     private let path: String
     private let namespace: String
+    private let isWritten: @Sendable () -> Bool
 
-    /// - Parameter contentPath: the directory that has `blobs` and `ingest`.
-    init(contentPath: String, namespace: String) {
+    /// - Parameters:
+    ///   - contentPath: the directory that has `blobs` and `ingest`.
+    ///   - isWritten: whether the containerd is still there that was writing when an ingest was opened.
+    init(contentPath: String, namespace: String, isWritten: @escaping @Sendable () -> Bool) {
         path = contentPath + "/ingest"
         self.namespace = namespace
+        self.isWritten = isWritten
     }
 
     /// Opens the ingest of a digest; nil when there is none that is being written, or its size is not known yet.
@@ -73,7 +77,7 @@ struct IngestDirectory: Sendable {
             throw ContentStoreError(errno: errno, "open of \(ingest)/data")
         }
         let file = ContentFile(takingOwnershipOf: descriptor, size: size)
-        let source = IngestFile(descriptor: descriptor, file: file)
+        let source = IngestFile(descriptor: descriptor, file: file, isWritten: isWritten)
         guard let state = source.state, state.isLinked, time(nil) - state.changedAt <= Self.idleTime else { return nil }
         return ArrivingContent(digest: digest, size: size, source: source)
     }
@@ -105,6 +109,7 @@ private struct IngestFile: ArrivingSource {
     /// Owned by `file`.
     let descriptor: CInt
     let file: ContentFile
+    let isWritten: @Sendable () -> Bool
 
     /// nil when the system does not say.
     var state: State? {
@@ -120,7 +125,8 @@ private struct IngestFile: ArrivingSource {
 
     var status: ArrivingContent.Status {
         guard let state, state.isLinked, state.bytes <= file.size else { return .failed }
-        return state.bytes == file.size ? .complete : .arriving(bytes: state.bytes)
+        if state.bytes == file.size { return .complete }
+        return isWritten() ? .arriving(bytes: state.bytes) : .failed
     }
 
     func read(at offset: Int64, count: Int) throws -> ByteBuffer { try file.read(at: offset, count: count) }
