@@ -17,6 +17,7 @@ let targets: [String: @Sendable (UnsafeBufferPointer<UInt8>) -> Void] = [
     "protobuf": fuzzProtobuf,
     "identify": fuzzIdentify,
     "kademlia": fuzzKademlia,
+    "claim": fuzzClaim,
     "http-request": fuzzHTTPRequest,
     "http-response": fuzzHTTPResponse,
 ]

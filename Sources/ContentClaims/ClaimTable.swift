@@ -14,8 +14,8 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
         /// How long a claim lasts without a report.
         package var lease: TimeAmount = .seconds(2)
         /// How long reports renew it without growth: containerd shows the bytes of a fetch in steps of a megabyte, and the first
-        /// ones of a slow registry come late.
-        package var growth: TimeAmount = .seconds(8)
+        /// ones of a slow registry come late. Longer than a follower waits.
+        package var growth: TimeAmount = .seconds(12)
         /// How long a complete copy is named to claimants. From then on the provider record says it.
         package var completeLifetime: TimeAmount = .seconds(30)
         /// Contents at once; the one that was claimed longest ago gives way.
@@ -47,6 +47,12 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
         case follow(Member)
         /// Go on alone.
         case unknown
+    }
+
+    /// What a claimant does already when it comes from another arbiter.
+    package enum Current: Hashable, Sendable {
+        case leading
+        case following(Member)
     }
 
     /// How a claimed content comes along at a node.
@@ -97,6 +103,9 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
     private static var rememberedParents: Int { 8 }
     /// Complaints of different children after which a parent with a lease is given up.
     private static var complaintLimit: Int { 2 }
+    /// How much more children and steps there may be where the limits leave no parent: a claimant that has lost its parent brings
+    /// those below it along, and going on alone would cost a copy.
+    private static var strain: Int { 2 }
 
     private let limits: Limits
     /// In the order of their last claims.
@@ -126,9 +135,11 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
     ///   - offset: bytes that it has.
     ///   - failedParent: the node that it followed until now, which failed.
     ///   - upstreamRate: bytes per second that it lately got from the upstream; 0 when it does not know.
+    ///   - current: what it does already, after its arbiter has failed. A follower whose parent is not known here is told
+    ///     ``Answer/unknown`` and asks again.
     package mutating func claim(
         _ key: String, by member: Member, offset: UInt64, failedParent: Member? = nil, upstreamRate: UInt64 = 0,
-        now: NIODeadline
+        current: Current? = nil, now: NIODeadline
     ) -> Answer {
         // To the end, as the last one claimed.
         var content = contents.removeValue(forKey: key) ?? Content()
@@ -167,10 +178,28 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
         (own.watchedSince, own.watchedFrom) = (now, own.bytes)
         content.claimants[member] = own
 
+        switch current {
+        case .leading:
+            content.claimants[member]?.role = .leader
+            return .lead
+        case .following(let parent):
+            // As it is, whatever the limits say; but for a circle, which a claimant that is wrong could make.
+            guard parent != member, Self.steps(from: member, downTo: parent, content) == nil,
+                content.claimants[parent] != nil
+            else { return .unknown }
+            content.claimants[member]?.role = .follower(of: parent)
+            content.claimants[parent]?.children += 1
+            return .follow(parent)
+        case nil: break
+        }
         let leaders = content.claimants.filter { $0.key != member && $0.value.role == .leader }
         let isWorthASecond =
             leaders.count == limits.leaders && leaders.allSatisfy { isSlow($0.value, for: upstreamRate, now: now) }
-        if !isWorthASecond, let parent = Self.parent(for: member, content, limits) {
+        var strained = limits
+        (strained.fanOut, strained.depth) = (limits.fanOut * Self.strain, limits.depth * Self.strain)
+        if !isWorthASecond,
+            let parent = Self.parent(for: member, content, limits) ?? Self.parent(for: member, content, strained)
+        {
             content.claimants[member]?.role = .follower(of: parent)
             content.claimants[parent]?.children += 1
             return .follow(parent)
@@ -185,7 +214,7 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
 
     /// A node tells how a content comes along that it has claimed.
     ///
-    /// - Returns: whether it is known as a claimant; one that is not may claim again.
+    /// - Returns: whether it is known as a claimant, and whose it is; one that is not says what it does (``Current``).
     @discardableResult
     package mutating func report(_ progress: Progress, of key: String, by member: Member, now: NIODeadline) -> Bool {
         guard var content = contents[key], var own = content.claimants[member] else { return false }
@@ -208,8 +237,9 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
         case .failed:
             Self.remove(member, &content)
         }
+        let isKnown = content.claimants[member].map { $0.role != .orphan } ?? true
         contents[key] = content.claimants.isEmpty ? nil : content
-        return true
+        return isKnown
     }
 
     /// Forgets what has lapsed; call it now and then, so that contents nobody claims any more take no memory.

@@ -9,20 +9,34 @@ public struct ContentClaim: Hashable, Sendable {
     public var failedParent: PeerID?
     /// Bytes per second that this node lately got from the upstream; 0 when it is not known.
     public var upstreamRate: UInt64
+    /// What this node does already because of an earlier claim, to be told to another arbiter; nil to ask.
+    public var current: Current?
+
+    /// What a claimant does.
+    public enum Current: Hashable, Sendable {
+        /// It fetches from the upstream.
+        case leading
+        /// It fetches from that peer.
+        case following(PeerID)
+    }
 
     /// Describes a claim.
-    public init(key: String, offset: UInt64 = 0, failedParent: PeerID? = nil, upstreamRate: UInt64 = 0) {
+    public init(
+        key: String, offset: UInt64 = 0, failedParent: PeerID? = nil, upstreamRate: UInt64 = 0,
+        current: Current? = nil
+    ) {
         self.key = key
         self.offset = offset
         self.failedParent = failedParent
         self.upstreamRate = upstreamRate
+        self.current = current
     }
 }
 
 /// What a claim came to.
 public enum ClaimAnswer: Hashable, Sendable {
     /// How long a claim may take when no arbiter answers, a second for each; else it takes a round trip.
-    public static let deadline = Duration.seconds(3)
+    public static let deadline = Duration.seconds(4)
 
     /// This node fetches the content from the upstream, for the others too. The lead is a lease: it lapses unless the node
     /// reports that it goes on (``PeerRouter/report(_:of:)``).

@@ -123,7 +123,7 @@ public final class InMemoryPeerRouter: PeerRouter {
         return network.state.withLock { shared in
             let answer = shared.claims.claim(
                 claim.key, by: id, offset: claim.offset, failedParent: claim.failedParent,
-                upstreamRate: claim.upstreamRate, now: .now())
+                upstreamRate: claim.upstreamRate, current: claim.current.map { .init($0) }, now: .now())
             switch answer {
             case .lead: return .lead
             case .unknown: return .unknown
@@ -142,6 +142,16 @@ public final class InMemoryPeerRouter: PeerRouter {
     /// The other members of the network.
     public func knownPeers() async -> [Peer] {
         network.state.withLock { $0.members }.filter { $0.id != localPeer.id }
+    }
+}
+
+extension ClaimTable<PeerID>.Current {
+    /// The same, as the arbiter's table has it.
+    package init(_ current: ContentClaim.Current) {
+        switch current {
+        case .leading: self = .leading
+        case .following(let parent): self = .following(parent)
+        }
     }
 }
 

@@ -73,7 +73,7 @@ struct ClaimSimulation {
 
     private static let step = TimeAmount.milliseconds(20)
     private static let roundTrip = TimeAmount.milliseconds(1)
-    private static let claimDeadline = TimeAmount.milliseconds(50)
+    private static let claimDeadline = TimeAmount.seconds(1)
     /// Without a byte of the parent for so long, a follower claims again.
     private static let parentDeadline = TimeAmount.seconds(2)
     private static let reportInterval = TimeAmount.milliseconds(500)
@@ -106,7 +106,7 @@ struct ClaimSimulation {
             dies[node] = now + .nanoseconds(Int64(random.fraction() * 3e9))
         }
         for _ in 0..<setup.contents {
-            nearest.append((0..<3).map { _ in Int(random.next() % UInt64(setup.nodes)) })
+            nearest.append((0..<4).map { _ in Int(random.next() % UInt64(setup.nodes)) })
             if setup.arbiterDies { dies[nearest[nearest.count - 1][0]] = now + .milliseconds(500) }
             pulls.append(
                 (0..<setup.nodes).map { _ in
@@ -177,6 +177,10 @@ struct ClaimSimulation {
 
     private mutating func answered(_ content: Int, _ node: Int, attempt: Int) {
         let arbiter = nearest[content][attempt]
+        if isAlive(arbiter), attempt == 1, isAlive(nearest[content][0]) {
+            // It knows that one to be nearer.
+            return claim(content, node, attempt: 0)
+        }
         var answer = ClaimTable<Int>.Answer.unknown
         if isAlive(arbiter) {
             answer = tables[arbiter, default: ClaimTable()].claim(
@@ -187,7 +191,7 @@ struct ClaimSimulation {
         pulls[content][node].failedParent = nil
         pulls[content][node].lastGrowth = now
         switch answer {
-        case .unknown where attempt == 0: claim(content, node, attempt: 1)
+        case .unknown where attempt < 2: claim(content, node, attempt: attempt + 1)
         case .unknown:
             begun(content, node)
             pulls[content][node].state = .upstream(isLeader: false)
@@ -241,8 +245,24 @@ struct ClaimSimulation {
         guard reports, isComplete || now - pulls[content][node].lastReport >= Self.reportInterval else { return }
         pulls[content][node].lastReport = now
         outcome.messages += 1
-        guard isAlive(arbiter) else { return }
-        tables[arbiter]?.report(
-            isComplete ? .complete : .arriving(bytes: pulls[content][node].bytes), of: "\(content)", by: node, now: now)
+        if isAlive(arbiter) {
+            let isKnown = tables[arbiter, default: ClaimTable()].report(
+                isComplete ? .complete : .arriving(bytes: pulls[content][node].bytes), of: "\(content)", by: node,
+                now: now)
+            if isKnown || isComplete { return }
+        }
+        // Another arbiter is told what is going on.
+        guard !isComplete, let other = nearest[content].first(where: isAlive) else { return }
+        let current: ClaimTable<Int>.Current
+        switch pulls[content][node].state {
+        case .upstream: current = .leading
+        case .following(let parent): current = .following(parent)
+        case .waiting, .claiming, .done: return
+        }
+        outcome.messages += 1
+        pulls[content][node].arbiter = other
+        _ = tables[other, default: ClaimTable()].claim(
+            "\(content)", by: node, offset: pulls[content][node].bytes, upstreamRate: setup.upstreamRate,
+            current: current, now: now)
     }
 }

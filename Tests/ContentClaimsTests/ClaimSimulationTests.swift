@@ -6,7 +6,7 @@ import Testing
     private static func run(_ title: String, _ change: (inout ClaimSimulation.Setup) -> Void) -> ClaimSimulation.Outcome
     {
         var setup = ClaimSimulation.Setup()
-        if !Project.isFullScale { (setup.nodes, setup.contents) = (80, 4) }
+        if !Project.isFullScale { (setup.nodes, setup.contents) = (200, 4) }
         change(&setup)
         let outcome = ClaimSimulation.run(setup)
         print(

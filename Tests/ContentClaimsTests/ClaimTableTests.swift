@@ -32,14 +32,14 @@ import Testing
         table.report(.arriving(bytes: 10), of: "a", by: 1, now: Self.at(1.5))
         #expect(table.claim("a", by: 2, offset: 0, now: Self.at(3)) == .follow(1))
         // Without growth, reports renew it for a while.
-        for time in stride(from: 3.0, through: 12, by: 1) {
+        for time in stride(from: 3.0, through: 16, by: 1) {
             table.report(.arriving(bytes: 10), of: "a", by: 1, now: Self.at(time))
             table.report(.arriving(bytes: UInt64(time)), of: "a", by: 2, now: Self.at(time))
         }
-        #expect(table.claim("a", by: 3, offset: 0, now: Self.at(12.5)) == .lead)
+        #expect(table.claim("a", by: 3, offset: 0, now: Self.at(16.5)) == .lead)
         // The new leader has the follower of the old one.
-        #expect(table.claim("a", by: 2, offset: 5, failedParent: 1, now: Self.at(12.7)) == .follow(3))
-        #expect(table.claim("a", by: 1, offset: 10, now: Self.at(12.8)) == .follow(3))
+        #expect(table.claim("a", by: 2, offset: 5, failedParent: 1, now: Self.at(16.7)) == .follow(3))
+        #expect(table.claim("a", by: 1, offset: 10, now: Self.at(16.8)) == .follow(3))
     }
 
     @Test mutating func oneChildOfADeadLeaderLeads() {
@@ -108,6 +108,37 @@ import Testing
         #expect(table.claim("y", by: 1, offset: 0, now: Self.at(80)) == .lead)
     }
 
+    @Test mutating func anotherArbiterIsToldWhatIsGoingOn() {
+        // Followers first: nobody leads because of them.
+        #expect(table.claim("a", by: 3, offset: 5, current: .following(2), now: Self.at(0)) == .unknown)
+        #expect(table.claim("a", by: 2, offset: 6, current: .following(1), now: Self.at(0)) == .unknown)
+        #expect(table.claim("a", by: 1, offset: 7, current: .leading, now: Self.at(0)) == .lead)
+        let isKnown = table.report(.arriving(bytes: 8), of: "a", by: 2, now: Self.at(0.5))
+        #expect(!isKnown)
+        #expect(table.claim("a", by: 2, offset: 6, current: .following(1), now: Self.at(0.5)) == .follow(1))
+        #expect(table.claim("a", by: 3, offset: 5, current: .following(2), now: Self.at(0.5)) == .follow(2))
+        let isKnownNow = table.report(.arriving(bytes: 8), of: "a", by: 3, now: Self.at(1))
+        #expect(isKnownNow)
+        // Nobody follows itself.
+        #expect(table.claim("a", by: 5, offset: 6, current: .following(5), now: Self.at(1)) == .unknown)
+        #expect(table.claim("a", by: 4, offset: 0, now: Self.at(1)) == .follow(1))
+    }
+
+    /// A claimant with others below it finds a place where the tree has none within its limits.
+    @Test func aSubtreeIsMovedAsAWhole() {
+        var limits = ClaimTable<Int>.Limits()
+        (limits.fanOut, limits.depth) = (2, 3)
+        var table = ClaimTable<Int>(limits: limits)
+        for member in 1...15 { _ = table.claim("a", by: member, offset: 0, now: Self.at(0)) }
+        for member in [2, 3] {
+            let answer = table.claim("a", by: member, offset: 9, failedParent: 1, now: Self.at(1))
+            #expect(answer != .unknown)
+        }
+        let tree = table.tree(of: "a")
+        #expect(tree.values.count { $0.isLeader } == 1)
+        #expect(tree.count == 14)
+    }
+
     @Test func everythingIsBounded() {
         var limits = ClaimTable<Int>.Limits()
         (limits.contents, limits.claimants, limits.rememberedLapses) = (10, 20, 5)
@@ -154,9 +185,10 @@ import Testing
             for (member, node) in tree {
                 var (current, steps) = (member, 0)
                 while let parent = tree[current]?.parent, steps <= tree.count { (current, steps) = (parent, steps + 1) }
-                #expect(steps <= limits.depth, "\(member) at \(time)")
+                // Twice as much where a subtree has to be moved.
+                #expect(steps <= limits.depth * 2, "\(member) at \(time)")
                 #expect(tree.values.count { $0.parent == member } == node.children)
-                #expect(node.children <= limits.fanOut)
+                #expect(node.children <= limits.fanOut * 2)
             }
             #expect(tree.values.count { $0.isLeader } <= limits.leaders + 1)
         }

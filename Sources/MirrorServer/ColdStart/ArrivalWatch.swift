@@ -99,10 +99,12 @@ final class ArrivalWatch: Sendable {
             if now - lastGrowth >= Self.idleLimit { return .failed }
             if now - lastReport >= Self.reportInterval {
                 lastReport = now
-                let bytes = UInt64(state.withLockedValue { $0.bytes })
+                let (bytes, parent) = state.withLockedValue { (UInt64($0.bytes), $0.parent) }
                 // An arbiter that was restarted, or another one, is told who this is.
                 if await !router.report(.arriving(bytes: bytes), of: "\(arriving.digest)") {
-                    _ = await router.claim(ContentClaim(key: "\(arriving.digest)", offset: bytes))
+                    let current = parent.map { ContentClaim.Current.following($0) } ?? .leading
+                    _ = await router.claim(
+                        ContentClaim(key: "\(arriving.digest)", offset: bytes, current: current))
                 }
             }
             try? await Task.sleep(for: Self.pollInterval)

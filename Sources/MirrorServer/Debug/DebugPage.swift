@@ -234,7 +234,25 @@ struct DebugPage: Sendable {
         }
         let more: HTML = traffic.transferCount > rows.count ? "<p>\(traffic.transferCount - rows.count) more</p>" : ""
         return """
-            \(Self.table("Transfers", [("Content", false), ("Progress", false), ("Bytes", true), ("From", false), ("Clients", true), ("For", true)], rows, empty: "Nothing is being fetched from peers now."))\(more)
+            \(Self.table("Transfers", [("Content", false), ("Progress", false), ("Bytes", true), ("From", false), ("Clients", true), ("For", true)], rows, empty: "Nothing is being fetched from peers now."))\(more)\(coldStarts)
+            """
+    }
+
+    /// The trees under way, as this node sees them; nothing at all when there are none.
+    private var coldStarts: HTML {
+        guard let all = status.coldStarts, !all.isEmpty else { return "" }
+        let rows: [HTML] = all.map { content in
+            let progress = content.size > 0 ? content.bytes * 100 / content.size : 0
+            return """
+                <tr><th scope="row"><small>\(Text.short(content.digest))</small></th>
+                <td><progress max="100" value="\(progress)" aria-label="Arrived of \(Text.short(content.digest))"></progress></td>
+                <td class="number">\(Text.bytes(content.bytes)) of \(Text.bytes(content.size))</td>
+                <td class="id">\(content.parent.map(Text.peer) ?? "the upstream, for all")</td>
+                <td class="number">\(content.servedPeers)</td><td class="number">\(Text.seconds(content.seconds))</td></tr>
+                """
+        }
+        return """
+            <h3>New content, fetched together</h3>\(Self.table("New content", [("Content", false), ("Progress", false), ("Bytes", true), ("From", false), ("Peers fed", true), ("For", true)], rows, empty: ""))
             """
     }
 

@@ -257,6 +257,7 @@ public final class MirrorNode: Service, Sendable {
                 status.store = Status.Store(await advertiser.storeSummary)
             }
             if let storeEvents { status.store = Status.Store(storeEvents.summary) }
+            status.coldStarts = coldStart?.reports.prefix(Status.coldStartLimit).map { Status.ColdStart($0) }
             if let engine {
                 let summary = engine.summary
                 status.mirror = Status.Mirror(

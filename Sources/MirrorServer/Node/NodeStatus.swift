@@ -9,6 +9,8 @@ extension MirrorNode {
     public struct Status: Sendable, Hashable, Codable {
         /// Most keys in ``advertisedKeys``.
         public static let keyLimit = 10_000
+        /// Most ``coldStarts``.
+        public static let coldStartLimit = 100
         /// Most ``findings``.
         public static let findingLimit = 100
 
@@ -83,6 +85,29 @@ extension MirrorNode {
             public var requestsUnderWay: Int
         }
 
+        /// Content that no node held when it was asked for, and that is being fetched together with others.
+        public struct ColdStart: Sendable, Hashable, Codable {
+            /// The digest.
+            public var digest: String
+            /// Bytes that have arrived.
+            public var bytes: Int64
+            /// Bytes that there will be.
+            public var size: Int64
+            /// The peer ID of the node that it comes from; nil where this node fetches it from the upstream for all.
+            public var parent: String?
+            /// Peers that were given some of it meanwhile.
+            public var servedPeers: Int
+            /// Since it was claimed.
+            public var seconds: Double
+
+            init(_ report: ArrivalWatch.Report) {
+                digest = "\(report.digest)"
+                (bytes, size) = (report.bytes, report.size)
+                parent = report.parent.map { "\($0)" }
+                (servedPeers, seconds) = (report.servedPeers, report.seconds)
+            }
+        }
+
         /// The process of the node.
         public var processID = getpid()
         /// Whether the node is ready, as `/readyz` has it.
@@ -108,6 +133,9 @@ extension MirrorNode {
         public var store: Store?
         /// Fetching from peers; nil without a router.
         public var mirror: Mirror?
+
+        /// What is being fetched together with others now, at most ``coldStartLimit``; nil where nothing ever is.
+        public var coldStarts: [ColdStart]?
 
         /// The state as a JSON object with sorted names.
         func json() throws -> ByteBuffer {

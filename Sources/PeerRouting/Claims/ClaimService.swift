@@ -14,6 +14,8 @@ import PeerRoutingCore
 final class ClaimService: Sendable {
     /// Most arbiters asked for one claim, as a dead one is noticed late.
     static let arbiterLimit = 3
+    /// Most requests for one claim: to those, and to one that the first knows to be nearer.
+    static let requestLimit = 4
     /// Most contents whose arbiter is remembered for reports; the one claimed longest ago gives way.
     private static let rememberedLimit = 4096
     /// How long an arbiter that did not answer is passed over.
@@ -58,11 +60,18 @@ final class ClaimService: Sendable {
     /// Registers with the host; before it starts.
     func register() {
         host.registerMessageHandler(ClaimRequest.protocolID) { [self] message, reply in
-            do {
-                let request = try ClaimRequest(decoding: message.payload)
+            let request: ClaimRequest
+            do { request = try ClaimRequest(decoding: message.payload) } catch { return reply.reset("\(error)") }
+            guard case .claim(let claim) = request.content, !claim.isFinal else {
+                return reply.respond(answer(request, from: message.peer).encoded())
+            }
+            Task {
+                // The claimant may not know all that this node knows: one tree is better than two.
+                let nearer = await arbiters(of: request.key, limit: 1).first
+                if let nearer, nearer != host.peerID, nearer != message.peer {
+                    return reply.respond(ClaimResponse(.ask(nearer, addresses: host.addresses(of: nearer))).encoded())
+                }
                 reply.respond(answer(request, from: message.peer).encoded())
-            } catch {
-                reply.reset("\(error)")
             }
         }
     }
@@ -80,9 +89,10 @@ final class ClaimService: Sendable {
                 state.nextExpiry = now + .seconds(10)
             }
             switch request.content {
-            case .claim(let offset, let failedParent, let rate):
+            case .claim(let claim):
                 return state.table.claim(
-                    request.key, by: peer, offset: offset, failedParent: failedParent, upstreamRate: rate, now: now)
+                    request.key, by: peer, offset: claim.offset, failedParent: claim.failedParent,
+                    upstreamRate: claim.upstreamRate, current: claim.current.map { .init($0) }, now: now)
             case .report(let progress):
                 return state.table.report(.init(progress), of: request.key, by: peer, now: now) ? .lead : .unknown
             }
@@ -104,20 +114,34 @@ final class ClaimService: Sendable {
     }
 
     func claim(_ claim: ContentClaim) async -> ClaimAnswer {
-        let request = ClaimRequest(
-            key: claim.key,
-            content: .claim(
-                offset: claim.offset, failedParent: claim.failedParent, upstreamRate: claim.upstreamRate))
-        for arbiter in await arbiters(of: claim.key) {
+        var message = ClaimRequest.Claim()
+        (message.offset, message.failedParent, message.upstreamRate) =
+            (claim.offset, claim.failedParent, claim.upstreamRate)
+        message.current = claim.current
+        var waiting = await arbiters(of: claim.key, limit: Self.arbiterLimit)[...]
+        for number in 0..<Self.requestLimit {
+            guard let arbiter = waiting.popFirst() else { break }
+            // Whoever comes after the first answers in any case: the nearer ones that it knows do not.
+            message.isFinal = number > 0
+            let request = ClaimRequest(key: claim.key, content: .claim(message))
             guard let response = await ask(arbiter, request, within: timeout) else { continue }
-            remember(arbiter, for: claim.key)
             switch response.content {
-            case .unknown: continue
-            case .lead: return .lead
+            case .unknown:
+                remember(arbiter, for: claim.key)
+                // It does not know the parent yet; another one would make a second tree.
+                if claim.current != nil { return .unknown }
+            case .lead:
+                remember(arbiter, for: claim.key)
+                return .lead
             case .follow(let parent, let addresses):
+                remember(arbiter, for: claim.key)
                 guard parent != host.peerID else { return .unknown }
                 let contact = KadContact(id: parent, addresses: policy.filter(addresses))
                 return .follow(Peer(contact, observed: host.observedAddresses(of: parent)))
+            case .ask(let nearer, let addresses):
+                host.remember(policy.filter(addresses), of: nearer, for: .minutes(1))
+                // First the nearer one, then this one, which has to answer itself.
+                waiting = [nearer, arbiter] + waiting.filter { $0 != nearer && $0 != arbiter }
             }
         }
         return .unknown
@@ -137,12 +161,12 @@ final class ClaimService: Sendable {
         return response?.content == .lead
     }
 
-    /// The nodes to ask, this one among them.
-    private func arbiters(of key: String) async -> [PeerID] {
+    /// The nodes to ask, nearest first, this one among them.
+    private func arbiters(of key: String, limit: Int) async -> [PeerID] {
         let content = ContentKey(key)
         var known: [(id: PeerID, distance: KadDistance)] = []
         let (now, resting) = (NIODeadline.now(), state.withLockedValue { $0.resting })
-        for contact in await nearest(content, Self.arbiterLimit * 4) {
+        for contact in await nearest(content, limit * 4) {
             // One that is not connected, or not identified yet, is asked as well: the request connects.
             if let protocols = host.protocols(of: contact.id), !protocols.contains(ClaimRequest.protocolID) { continue }
             if let until = resting[contact.id], now < until { continue }
@@ -151,7 +175,7 @@ final class ClaimService: Sendable {
         let own = KadKey(hashing: host.peerID.bytes).distance(to: content.position)
         let place = known.firstIndex { own < $0.distance } ?? known.count
         known.insert((host.peerID, own), at: place)
-        return known.prefix(Self.arbiterLimit).map(\.id)
+        return known.prefix(limit).map(\.id)
     }
 
     private func ask(_ arbiter: PeerID, _ request: ClaimRequest, within limit: Duration) async -> ClaimResponse? {

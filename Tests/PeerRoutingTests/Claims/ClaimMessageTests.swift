@@ -9,19 +9,30 @@ import Testing
 
     private static var requests: [ClaimRequest] {
         [
-            ClaimRequest(key: digest, content: .claim(offset: 0, failedParent: nil, upstreamRate: 0)),
-            ClaimRequest(
-                key: digest, content: .claim(offset: 1 << 40, failedParent: syntheticPeer(7), upstreamRate: 90 << 20)),
+            ClaimRequest(key: digest, content: .claim(.init())),
+            claim(offset: 1 << 40, rate: 90 << 20) { $0.failedParent = syntheticPeer(7) },
+            claim(offset: 1, rate: 0) { ($0.current, $0.isFinal) = (.leading, true) },
+            claim(offset: 1, rate: 0) { $0.current = .following(syntheticPeer(8)) },
             ClaimRequest(key: digest, content: .report(.arriving(bytes: 1 << 20))),
             ClaimRequest(key: digest, content: .report(.complete)),
             ClaimRequest(key: "x", content: .report(.failed)),
         ]
     }
 
+    private static func claim(
+        offset: UInt64, rate: UInt64, _ change: (inout ClaimRequest.Claim) -> Void = { _ in }
+    ) -> ClaimRequest {
+        var claim = ClaimRequest.Claim()
+        (claim.offset, claim.upstreamRate) = (offset, rate)
+        change(&claim)
+        return ClaimRequest(key: digest, content: .claim(claim))
+    }
+
     private static var responses: [ClaimResponse] {
         [
             ClaimResponse(.unknown), ClaimResponse(.lead),
             ClaimResponse(.follow(syntheticPeer(3), addresses: [])),
+            ClaimResponse(.ask(syntheticPeer(4), addresses: [Multiaddr(.v4(0x0a00_0002), tcpPort: 5001)])),
             ClaimResponse(
                 .follow(
                     syntheticPeer(3),
@@ -38,7 +49,8 @@ import Testing
 
     /// The bytes of docs/claim-protocol.md, so that the protocol does not change by accident.
     @Test func theBytesAreThoseOfTheDocument() throws {
-        let claim = ClaimRequest(key: "sha256:00", content: .claim(offset: 300, failedParent: nil, upstreamRate: 5))
+        var claim = Self.claim(offset: 300, rate: 5)
+        claim.key = "sha256:00"
         #expect(claim.encoded() == [0x12, 9] + Array("sha256:00".utf8) + [0x18, 0xac, 0x02, 0x28, 0x05])
         let report = ClaimRequest(key: "sha256:00", content: .report(.complete))
         #expect(report.encoded() == [0x08, 0x02, 0x12, 9] + Array("sha256:00".utf8))

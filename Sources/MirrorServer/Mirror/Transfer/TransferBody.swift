@@ -24,7 +24,7 @@ struct TransferBody {
     private var reservedBytes = 0
     private var isCounted = false
 
-    /// Fewest bytes within half the time that a request may wait, of a peer that is itself receiving.
+    /// Fewest bytes within the time that a request may wait, of a peer that is itself receiving.
     private static let arrivingBytes: Int64 = 16 * 1024
 
     init(_ request: MissRequest, isManifest: Bool, context: MirrorContext) {
@@ -107,7 +107,7 @@ struct TransferBody {
                 stallBytes: Int64(peers.progressBytes))
         }
         // No other peer has more, so slowness is no reason to ask one.
-        return .init(slowWindow: .hours(1), stallWindow: TimeAmount(wait / 2), stallBytes: Self.arrivingBytes)
+        return .init(slowWindow: .hours(1), stallWindow: TimeAmount(wait), stallBytes: Self.arrivingBytes)
     }
 
     private mutating func bufferMode(_ length: Int64) -> VerificationBuffer.Mode {
