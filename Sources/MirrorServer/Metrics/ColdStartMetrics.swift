@@ -20,17 +20,9 @@ struct ColdStartMetrics: Sendable {
     let wait: Metrics.Timer
 
     init(factory: any MetricsFactory) {
-        func counters<Value: CaseIterable & RawRepresentable & Hashable>(
-            _ name: String, _ label: String, _ values: Value.Type
-        ) -> [Value: Counter] where Value.RawValue == String {
-            Dictionary(
-                uniqueKeysWithValues: values.allCases.map {
-                    ($0, Counter(label: name, dimensions: [(label, $0.rawValue)], factory: factory))
-                })
-        }
-        claims = counters("spegel_cold_start_claims_total", "outcome", Claim.self)
-        leads = counters("spegel_cold_start_leads_total", "outcome", ArrivalWatch.Outcome.self)
-        follows = counters("spegel_cold_start_follows_total", "outcome", ArrivalWatch.Outcome.self)
+        claims = factory.counters("spegel_cold_start_claims_total", "outcome", Claim.self)
+        leads = factory.counters("spegel_cold_start_leads_total", "outcome", ArrivalWatch.Outcome.self)
+        follows = factory.counters("spegel_cold_start_follows_total", "outcome", ArrivalWatch.Outcome.self)
         handOvers = Counter(label: "spegel_cold_start_hand_overs_total", factory: factory)
         servedBytes = Counter(label: "spegel_cold_start_served_bytes_total", factory: factory)
         wait = Metrics.Timer(label: "spegel_cold_start_wait_seconds", factory: factory)

@@ -93,19 +93,11 @@ final class MirrorMetrics: Sendable {
         self.factory = factory
         self.registries = registries
         self.traffic = traffic
-        func counters<Value: CaseIterable & RawRepresentable & Hashable>(
-            _ name: String, _ label: String, _ values: Value.Type
-        ) -> [Value: Counter] where Value.RawValue == String {
-            Dictionary(
-                uniqueKeysWithValues: values.allCases.map {
-                    ($0, Counter(label: name, dimensions: [(label, $0.rawValue)], factory: factory))
-                })
-        }
         lastSuccess = Gauge(label: "spegel_mirror_last_success_timestamp_seconds", factory: factory)
         resolveDuration = Metrics.Timer(
             label: "spegel_resolve_duration_seconds", dimensions: [("router", router)], factory: factory)
-        verifications = counters("spegel_mirror_verifications_total", "result", Verification.self)
-        lookups = counters("spegel_mirror_lookups_total", "outcome", LookupOutcome.self)
+        verifications = factory.counters("spegel_mirror_verifications_total", "result", Verification.self)
+        lookups = factory.counters("spegel_mirror_lookups_total", "outcome", LookupOutcome.self)
         failures = Dictionary(
             uniqueKeysWithValues: Self.peerFailures.map {
                 (
@@ -226,6 +218,18 @@ final class MirrorMetrics: Sendable {
 
     /// A response of a peer was received to its end.
     func peerCompleted(_ peer: PeerEndpoint) { traffic.attemptEnded(peer.id, failure: nil) }
+}
+
+extension MetricsFactory {
+    /// One counter for each value of a label.
+    func counters<Value: CaseIterable & RawRepresentable & Hashable>(
+        _ name: String, _ label: String, _ values: Value.Type
+    ) -> [Value: Counter] where Value.RawValue == String {
+        Dictionary(
+            uniqueKeysWithValues: values.allCases.map {
+                ($0, Counter(label: name, dimensions: [(label, $0.rawValue)], factory: self))
+            })
+    }
 }
 
 /// What is counted for a request of a client that was relayed to peers.
