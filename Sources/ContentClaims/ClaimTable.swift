@@ -18,8 +18,10 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
         package var growth: TimeAmount = .seconds(12)
         /// How long a complete copy is named to claimants. From then on the provider record says it.
         package var completeLifetime: TimeAmount = .seconds(30)
-        /// Contents at once; the one that was claimed longest ago gives way.
+        /// Contents at once; the one that was first claimed longest ago gives way.
         package var contents = 16_384
+        /// Claimants of all contents together, some 300 bytes each; the oldest contents give way.
+        package var total = 131_072
         /// Claimants of one content; those beyond go on alone.
         package var claimants = 4096
         /// Children of one node.
@@ -108,8 +110,9 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
     private static var strain: Int { 2 }
 
     private let limits: Limits
-    /// In the order of their last claims.
+    /// In the order of their first claims.
     private var contents: OrderedDictionary<String, Content> = [:]
+    private var total = 0
     private var lapses: OrderedDictionary<Member, Lapses> = [:]
 
     package init(limits: Limits = Limits()) { self.limits = limits }
@@ -141,12 +144,9 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
         _ key: String, by member: Member, offset: UInt64, failedParent: Member? = nil, upstreamRate: UInt64 = 0,
         current: Current? = nil, now: NIODeadline
     ) -> Answer {
-        // To the end, as the last one claimed.
-        var content = contents.removeValue(forKey: key) ?? Content()
-        defer {
-            if !content.claimants.isEmpty { contents[key] = content }
-            while contents.count > limits.contents { contents.removeFirst() }
-        }
+        var content = take(key) ?? Content()
+        let count = content.claimants.count
+        defer { put(content, as: key, had: count) }
         expire(&content, now: now)
         if let failedParent { complain(about: failedParent, by: member, &content) }
         if let own = content.claimants[member] {
@@ -217,7 +217,10 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
     /// - Returns: whether it is known as a claimant, and whose it is; one that is not says what it does (``Current``).
     @discardableResult
     package mutating func report(_ progress: Progress, of key: String, by member: Member, now: NIODeadline) -> Bool {
-        guard var content = contents[key], var own = content.claimants[member] else { return false }
+        guard var content = take(key) else { return false }
+        let count = content.claimants.count
+        defer { put(content, as: key, had: count) }
+        guard var own = content.claimants[member] else { return false }
         switch progress {
         case .arriving(let bytes):
             if bytes > own.bytes { (own.bytes, own.grewAt) = (bytes, now) }
@@ -237,21 +240,39 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
         case .failed:
             Self.remove(member, &content)
         }
-        let isKnown = content.claimants[member].map { $0.role != .orphan } ?? true
-        contents[key] = content.claimants.isEmpty ? nil : content
-        return isKnown
+        return content.claimants[member].map { $0.role != .orphan } ?? true
     }
 
     /// Forgets what has lapsed; call it now and then, so that contents nobody claims any more take no memory.
     package mutating func expire(now: NIODeadline) {
         for key in contents.keys {
-            guard var content = contents[key] else { continue }
+            guard var content = take(key) else { continue }
+            let count = content.claimants.count
             expire(&content, now: now)
-            contents[key] = content.claimants.isEmpty ? nil : content
+            put(content, as: key, had: count)
         }
     }
 
     // MARK: Parts
+
+    /// Takes a content out to be changed: of what stays in the table a change would copy all claimants.
+    private mutating func take(_ key: String) -> Content? {
+        guard let index = contents.index(forKey: key) else { return nil }
+        defer { contents.values[index] = Content() }
+        return contents.values[index]
+    }
+
+    /// Puts a content back that was taken out.
+    ///
+    /// - Parameter count: the claimants that it had.
+    private mutating func put(_ content: Content, as key: String, had count: Int) {
+        total += content.claimants.count - count
+        contents[key] = content.claimants.isEmpty ? nil : content
+        while contents.count > limits.contents || total > limits.total, let oldest = contents.values.first {
+            total -= oldest.claimants.count
+            contents.removeFirst()
+        }
+    }
 
     private mutating func expire(_ content: inout Content, now: NIODeadline) {
         for (member, claimant) in content.claimants where claimant.leaseUntil <= now {

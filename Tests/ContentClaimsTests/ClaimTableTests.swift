@@ -150,6 +150,14 @@ import Testing
         #expect(table.count == 10)
         table.expire(now: Self.at(5))
         #expect(table.count == 0)
+        // All contents together.
+        (limits.contents, limits.total) = (1000, 50)
+        var other = ClaimTable<Int>(limits: limits)
+        for key in 0..<100 {
+            for member in 0..<20 { _ = other.claim("\(key)", by: member, offset: 0, now: Self.at(0)) }
+        }
+        #expect((0..<100).reduce(0) { $0 + other.claimantCount(of: "\($1)") } <= 50)
+        #expect(other.claimantCount(of: "99") == 20)
     }
 
     /// Whatever happens, the tree is one: no cycle, no more children and steps than allowed, at most one leader more than
