@@ -161,6 +161,10 @@ struct ClusterBenchmark {
             async let pulls = cluster.pull(image, on: others)
             try await strike(scenario, contender, cluster, image)
             return await pulls
+        case .coldStartSlow:
+            cluster.upstream.set(.slowFirst)
+            defer { cluster.upstream.set(.none) }
+            return await cluster.pull(image, on: others)
         case .coldStartLie:
             cluster.setFault(.lie, of: 0)
             return await cluster.pull(image, on: others)

@@ -43,6 +43,7 @@ enum Scenario: String, CaseIterable, ExpressibleByArgument, Sendable {
     case coldStartContainerdDies = "cold-start-containerd-dies"
     case coldStartNodeDies = "cold-start-node-dies"
     case coldStartClientLeaves = "cold-start-client-leaves"
+    case coldStartSlow = "cold-start-slow"
     case coldStartLie = "cold-start-lie"
     case rolling
     case join
@@ -62,6 +63,7 @@ enum Scenario: String, CaseIterable, ExpressibleByArgument, Sendable {
         case .coldStartContainerdDies: "the containerd of the node that fetches from the upstream is killed"
         case .coldStartNodeDies: "the daemon of another node is killed, perhaps the arbiter"
         case .coldStartClientLeaves: "a client is killed and pulls again"
+        case .coldStartSlow: "the upstream gives the first node an eighth of its rate"
         case .coldStartLie: "one node relays wrong bytes"
         case .rolling: "a fifth of the nodes after the other"
         case .join: "the last node, all others have it"

@@ -20,6 +20,8 @@ final class HTTPRelay: Sendable {
         case stall
         /// Connections are closed at once.
         case refuse
+        /// The first response with a large blob has an eighth of the rate; the others are as usual.
+        case slowFirst
     }
 
     /// What was sent so far.
@@ -38,6 +40,10 @@ final class HTTPRelay: Sendable {
 
     private let upstreamPort: Int
     private let rate: RateLimiter?
+    private let slowRate: RateLimiter?
+    private let isSlowOneTaken = Mutex(false)
+    /// From which size on a blob is large.
+    private static let largeBytes = 1 << 20
     private let delay: Duration
     private let currentFault = Mutex(Fault.none)
     private let currentCounters = Mutex(Counters())
@@ -52,6 +58,7 @@ final class HTTPRelay: Sendable {
         self.upstreamPort = upstreamPort
         self.delay = delay
         rate = bytesPerSecond.map { RateLimiter(bytesPerSecond: $0) }
+        slowRate = bytesPerSecond.map { RateLimiter(bytesPerSecond: max(1, $0 / 8)) }
         let listener = try ListeningSocket(host: host, port: port)
         Thread.detachNewThread { [self] in
             while let client = listener.accept() {
@@ -70,7 +77,19 @@ final class HTTPRelay: Sendable {
         set { currentFault.withLock { $0 = newValue } }
     }
 
-    func set(_ fault: Fault) { currentFault.withLock { $0 = fault } }
+    func set(_ fault: Fault) {
+        isSlowOneTaken.withLock { $0 = false }
+        currentFault.withLock { $0 = fault }
+    }
+
+    /// Whether the response is the one that is slow.
+    private func takesSlowOne(_ length: Int) -> Bool {
+        guard fault == .slowFirst, length >= Self.largeBytes else { return false }
+        return isSlowOneTaken.withLock { isTaken in
+            defer { isTaken = true }
+            return !isTaken
+        }
+    }
 
     private func serve(_ client: ClientSocket) throws {
         guard fault != .refuse else { return }
@@ -91,7 +110,9 @@ final class HTTPRelay: Sendable {
             }
             if delay > .zero { Self.sleep(delay) }
             try client.send(response.text)
-            var body = BodySender(relay: self, client: client, length: length, spoils: isBlob && length > 0)
+            var body = BodySender(
+                relay: self, client: client, length: length, spoils: isBlob && length > 0,
+                isSlow: isBlob && takesSlowOne(length))
             try response.early.withUnsafeBytes { try body.send(UnsafeMutableRawBufferPointer(mutating: $0)) }
             while body.sent < length {
                 let room = UnsafeMutableRawBufferPointer(rebasing: buffer[..<min(buffer.count, length - body.sent)])
@@ -110,6 +131,7 @@ final class HTTPRelay: Sendable {
         let client: ClientSocket
         let length: Int
         let spoils: Bool
+        let isSlow: Bool
         var sent = 0
 
         mutating func send(_ bytes: UnsafeMutableRawBufferPointer) throws {
@@ -123,10 +145,10 @@ final class HTTPRelay: Sendable {
                     throw BenchmarkError("reset")
                 case .truncate: throw BenchmarkError("truncated")
                 case .stall: while relay.fault == .stall { HTTPRelay.sleep(.milliseconds(50)) }
-                case .none, .refuse: break
+                case .none, .refuse, .slowFirst: break
                 }
             }
-            relay.rate?.wait(for: bytes.count)
+            (isSlow ? relay.slowRate : relay.rate)?.wait(for: bytes.count)
             try client.send(UnsafeRawBufferPointer(bytes))
             sent += bytes.count
             relay.currentCounters.withLock { $0.bodyBytes += bytes.count }

@@ -52,7 +52,7 @@ struct ClaimSimulation {
 
     private enum State {
         case waiting(NIODeadline)
-        case claiming(until: NIODeadline, attempt: Int)
+        case claiming(until: NIODeadline, attempt: Int, first: Int)
         case upstream(isLeader: Bool)
         case following(Int)
         case done
@@ -61,6 +61,8 @@ struct ClaimSimulation {
     private struct Pull {
         var state: State
         var arbiter = 0
+        /// How many of the nearest nodes it has found dead: it does not ask them again.
+        var deadArbiters = 0
         var begun: NIODeadline
         var bytes: UInt64 = 0
         var failedParent: Int?
@@ -71,6 +73,9 @@ struct ClaimSimulation {
         var isStuck = false
     }
 
+    /// Those that a node knows, and how many of them it asks for one claim.
+    private static let nearestNodes = 12
+    private static let arbiterLimit = 3
     private static let step = TimeAmount.milliseconds(20)
     private static let roundTrip = TimeAmount.milliseconds(1)
     private static let claimDeadline = TimeAmount.seconds(1)
@@ -106,7 +111,7 @@ struct ClaimSimulation {
             dies[node] = now + .nanoseconds(Int64(random.fraction() * 3e9))
         }
         for _ in 0..<setup.contents {
-            nearest.append((0..<4).map { _ in Int(random.next() % UInt64(setup.nodes)) })
+            nearest.append((0..<Self.nearestNodes).map { _ in Int(random.next() % UInt64(setup.nodes)) })
             if setup.arbiterDies { dies[nearest[nearest.count - 1][0]] = now + .milliseconds(500) }
             pulls.append(
                 (0..<setup.nodes).map { _ in
@@ -152,8 +157,8 @@ struct ClaimSimulation {
         case .done: return
         case .waiting(let start):
             if now >= start { claim(content, node, attempt: random.fraction() < setup.splitViews ? 1 : 0) }
-        case .claiming(let until, let attempt):
-            if now >= until { answered(content, node, attempt: attempt) }
+        case .claiming(let until, let attempt, let first):
+            if now >= until { answered(content, node, attempt: attempt, first: first) }
         case .upstream(let isLeader):
             if pulls[content][node].isStuck { return }
             let bytes = min(setup.upstreamRate * 20 / 1000, setup.bytes - pulls[content][node].bytes)
@@ -168,18 +173,26 @@ struct ClaimSimulation {
     }
 
     /// The message is on its way; the answer comes after a round trip, or not until the deadline.
-    private mutating func claim(_ content: Int, _ node: Int, attempt: Int) {
+    ///
+    /// - Parameters:
+    ///   - attempt: which of the nearest nodes is asked; nil for the first that is not known to be dead.
+    ///   - first: the one that was asked first for this claim.
+    private mutating func claim(_ content: Int, _ node: Int, attempt: Int? = nil, first: Int? = nil) {
         outcome.messages += 1
+        let attempt = attempt ?? min(pulls[content][node].deadArbiters, Self.nearestNodes - 1)
+        let first = first ?? attempt
         let isThere = isAlive(nearest[content][attempt])
         pulls[content][node].state = .claiming(
-            until: now + (isThere ? Self.roundTrip : Self.claimDeadline), attempt: attempt)
+            until: now + (isThere ? Self.roundTrip : Self.claimDeadline), attempt: attempt, first: first)
     }
 
-    private mutating func answered(_ content: Int, _ node: Int, attempt: Int) {
+    private mutating func answered(_ content: Int, _ node: Int, attempt: Int, first: Int) {
         let arbiter = nearest[content][attempt]
-        if isAlive(arbiter), attempt == 1, isAlive(nearest[content][0]) {
+        if isAlive(arbiter), attempt == 1, first == 1, isAlive(nearest[content][0]),
+            pulls[content][node].deadArbiters == 0
+        {
             // It knows that one to be nearer.
-            return claim(content, node, attempt: 0)
+            return claim(content, node)
         }
         var answer = ClaimTable<Int>.Answer.unknown
         if isAlive(arbiter) {
@@ -190,8 +203,10 @@ struct ClaimSimulation {
         pulls[content][node].arbiter = arbiter
         pulls[content][node].failedParent = nil
         pulls[content][node].lastGrowth = now
+        if !isAlive(arbiter) { pulls[content][node].deadArbiters = max(pulls[content][node].deadArbiters, attempt + 1) }
         switch answer {
-        case .unknown where attempt < 2: claim(content, node, attempt: attempt + 1)
+        case .unknown where attempt + 1 < min(first + Self.arbiterLimit, Self.nearestNodes):
+            claim(content, node, attempt: attempt + 1, first: first)
         case .unknown:
             begun(content, node)
             pulls[content][node].state = .upstream(isLeader: false)
@@ -226,7 +241,7 @@ struct ClaimSimulation {
         guard isAlive(parent), now - pulls[content][node].lastGrowth < Self.parentDeadline else {
             pulls[content][parent].children -= 1
             pulls[content][node].failedParent = parent
-            return claim(content, node, attempt: 0)
+            return claim(content, node)
         }
         let share = setup.linkRate * 20 / 1000 / UInt64(max(1, source.children))
         let own = pulls[content][node].bytes
