@@ -20,9 +20,14 @@ import Testing
         let content: [UInt8]
         private let sent = NIOLockedValueBox(0)
         private let gate = NIOLockedValueBox<Int>(.max)
+        /// Sends one wrong byte to the one that comes first.
+        let spoilsFirst: Bool
         var sentBytes: Int { sent.withLockedValue { $0 } }
 
-        init(_ content: [UInt8]) { self.content = content }
+        init(_ content: [UInt8], spoilsFirst: Bool = false) {
+            self.content = content
+            self.spoilsFirst = spoilsFirst
+        }
 
         /// Holds everything back from this byte on.
         func hold(at byte: Int) { gate.withLockedValue { $0 = byte } }
@@ -30,8 +35,13 @@ import Testing
         func read(at offset: Int, count: Int) async throws -> ByteBuffer {
             while gate.withLockedValue({ $0 }) <= offset { try await Task.sleep(for: .milliseconds(2)) }
             let end = min(offset + count, content.count)
-            sent.withLockedValue { $0 += end - offset }
-            return ByteBuffer(bytes: content[offset..<end])
+            let isFirst = sent.withLockedValue { sent in
+                defer { sent += end - offset }
+                return sent == 0
+            }
+            var bytes = Array(content[offset..<end])
+            if isFirst, spoilsFirst { bytes[0] ^= 0xff }
+            return ByteBuffer(bytes: bytes)
         }
     }
 
@@ -202,6 +212,24 @@ import Testing
             }
             #expect(upstream.sentBytes < 2 * bytes.count)
             for number in [0, 3, 4, 5] { #expect(try await machines[number].store.info(digest) != nil) }
+        }
+    }
+
+    /// What a leader relays is verified by each of the others, and wrong bytes send them to the upstream: nobody has them in the end.
+    @Test func wrongBytesOfALeaderAreReplaced() async throws {
+        let (bytes, digest) = Self.content(400_000, seed: 6)
+        let upstream = Upstream(bytes, spoilsFirst: true)
+        try await Self.withMachines(4) { machines in
+            let leader = Task { try await machines[0].pull(digest, from: upstream) }
+            try await eventually { upstream.sentBytes > 0 }
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for machine in machines.dropFirst() {
+                    group.addTask { _ = try await machine.pull(digest, from: upstream) }
+                }
+                try await group.waitForAll()
+            }
+            await #expect(throws: ContentStoreError.self) { try await leader.value }
+            for machine in machines.dropFirst() { #expect(try await machine.store.info(digest) != nil) }
         }
     }
 

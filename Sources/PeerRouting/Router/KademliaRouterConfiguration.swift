@@ -26,7 +26,7 @@ public struct KademliaRouterConfiguration: Sendable {
     /// The certificates for mutual TLS of the identity server.
     public var identityServerCertificateDirectory: String?
     /// How this node is an arbiter of cold starts, and claims content itself; nil to take no part.
-    public var claims: ClaimLimits?
+    public var claims: ClaimLimits? = ClaimLimits()
     /// Which addresses are believed.
     public var addressPolicy: AddressPolicy
     /// Announce and accept loopback addresses: for tests of several nodes on one machine.
