@@ -22,6 +22,8 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
         package var contents = 16_384
         /// Claimants of all contents together, some 300 bytes each; the oldest contents give way.
         package var total = 131_072
+        /// How long a content without a leader is given to those who know one, after another arbiter has failed.
+        package var settling: TimeAmount = .milliseconds(1500)
         /// Claimants of one content; those beyond go on alone.
         package var claimants = 4096
         /// Children of one node.
@@ -49,6 +51,8 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
         case follow(Member)
         /// Go on alone.
         case unknown
+        /// Ask again after half a second: the leader is about to say who it is.
+        case wait
     }
 
     /// What a claimant does already when it comes from another arbiter.
@@ -94,6 +98,9 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
         var claimants: [Member: Claimant] = [:]
         /// Those who report a failure of a node that still holds a lease, by that node.
         var complaints: [Member: Set<Member>] = [:]
+        /// When it was first claimed here; nil before.
+        var begun: NIODeadline?
+        var hasHadLeader = false
     }
 
     private struct Lapses: Sendable {
@@ -147,6 +154,7 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
         var content = take(key) ?? Content()
         let count = content.claimants.count
         defer { put(content, as: key, had: count) }
+        if content.begun == nil { content.begun = now }
         expire(&content, now: now)
         if let failedParent { complain(about: failedParent, by: member, &content) }
         if let own = content.claimants[member] {
@@ -181,6 +189,7 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
         switch current {
         case .leading:
             content.claimants[member]?.role = .leader
+            content.hasHadLeader = true
             return .lead
         case .following(let parent):
             // As it is, whatever the limits say; but for a circle, which a claimant that is wrong could make.
@@ -204,11 +213,16 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
             content.claimants[parent]?.children += 1
             return .follow(parent)
         }
+        if failedParent != nil, !content.hasHadLeader, let begun = content.begun, now - begun < limits.settling {
+            // It followed somebody, so that there is, or was, a leader.
+            return .wait
+        }
         guard leaders.count < limits.leaders || isWorthASecond, !isSuspended(member, now: now) else {
             Self.remove(member, &content)
             return .unknown
         }
         content.claimants[member]?.role = .leader
+        content.hasHadLeader = true
         return .lead
     }
 

@@ -126,7 +126,7 @@ public final class InMemoryPeerRouter: PeerRouter {
                 upstreamRate: claim.upstreamRate, current: claim.current.map { .init($0) }, now: .now())
             switch answer {
             case .lead: return .lead
-            case .unknown: return .unknown
+            case .unknown, .wait: return .unknown
             case .follow(let parent):
                 guard let peer = shared.members.first(where: { $0.id == parent }) else { return .unknown }
                 return .follow(peer)

@@ -156,7 +156,8 @@ struct ClaimSimulation {
         switch pulls[content][node].state {
         case .done: return
         case .waiting(let start):
-            if now >= start { claim(content, node, attempt: random.fraction() < setup.splitViews ? 1 : 0) }
+            guard now >= start else { return }
+            claim(content, node, attempt: random.fraction() < setup.splitViews ? 1 : nil)
         case .claiming(let until, let attempt, let first):
             if now >= until { answered(content, node, attempt: attempt, first: first) }
         case .upstream(let isLeader):
@@ -201,12 +202,16 @@ struct ClaimSimulation {
                 failedParent: pulls[content][node].failedParent, upstreamRate: setup.upstreamRate, now: now)
         }
         pulls[content][node].arbiter = arbiter
+        let failed = pulls[content][node].failedParent
         pulls[content][node].failedParent = nil
         pulls[content][node].lastGrowth = now
         if !isAlive(arbiter) { pulls[content][node].deadArbiters = max(pulls[content][node].deadArbiters, attempt + 1) }
         switch answer {
         case .unknown where attempt + 1 < min(first + Self.arbiterLimit, Self.nearestNodes):
             claim(content, node, attempt: attempt + 1, first: first)
+        case .wait:
+            pulls[content][node].failedParent = failed
+            pulls[content][node].state = .waiting(now + .milliseconds(500))
         case .unknown:
             begun(content, node)
             pulls[content][node].state = .upstream(isLeader: false)

@@ -119,6 +119,13 @@ import Testing
         #expect(table.claim("a", by: 3, offset: 5, current: .following(2), now: Self.at(0.5)) == .follow(2))
         let isKnownNow = table.report(.arriving(bytes: 8), of: "a", by: 3, now: Self.at(1))
         #expect(isKnownNow)
+        // One that has lost its parent waits for a leader that is not known here yet, and not for ever.
+        #expect(table.claim("b", by: 1, offset: 9, failedParent: 7, now: Self.at(1)) == .wait)
+        #expect(table.claim("b", by: 2, offset: 9, failedParent: 8, now: Self.at(1.4)) == .wait)
+        #expect(table.claim("b", by: 3, offset: 9, current: .leading, now: Self.at(1.6)) == .lead)
+        #expect(table.claim("b", by: 2, offset: 9, failedParent: 8, now: Self.at(1.9)) == .follow(3))
+        #expect(table.claim("c", by: 1, offset: 9, failedParent: 7, now: Self.at(1)) == .wait)
+        #expect(table.claim("c", by: 1, offset: 9, failedParent: 7, now: Self.at(2.6)) == .lead)
         // Nobody follows itself.
         #expect(table.claim("a", by: 5, offset: 6, current: .following(5), now: Self.at(1)) == .unknown)
         #expect(table.claim("a", by: 4, offset: 0, now: Self.at(1)) == .follow(1))

@@ -113,6 +113,8 @@ package struct ClaimResponse: Hashable, Sendable {
         case unknown
         case lead
         case follow(PeerID, addresses: [Multiaddr])
+        /// Ask again after half a second.
+        case wait
         /// Ask that node, which is nearer to the key.
         case ask(PeerID, addresses: [Multiaddr])
     }
@@ -140,6 +142,7 @@ package struct ClaimResponse: Hashable, Sendable {
         }
         switch (type, peer) {
         case (1, _): content = .lead
+        case (4, _): content = .wait
         case (2, let parent?): content = .follow(parent, addresses: addresses)
         case (3, let arbiter?): content = .ask(arbiter, addresses: addresses)
         case (2, nil), (3, nil): throw WireFormatError("claim answer without a peer's ID")
@@ -154,6 +157,7 @@ package struct ClaimResponse: Hashable, Sendable {
         switch content {
         case .unknown: break
         case .lead: writer.varint(1, 1)
+        case .wait: writer.varint(1, 4)
         case .follow(let peer, let addresses), .ask(let peer, let addresses):
             if case .follow = content { writer.varint(1, 2) } else { writer.varint(1, 3) }
             writer.bytes(2, peer.bytes)

@@ -14,8 +14,10 @@ import PeerRoutingCore
 final class ClaimService: Sendable {
     /// Most arbiters asked for one claim, as a dead one is noticed late.
     static let arbiterLimit = 3
-    /// Most requests for one claim: to those, and to one that the first knows to be nearer.
-    static let requestLimit = 4
+    /// Most requests for one claim: to those, to one that the first knows to be nearer, and again to one that says so.
+    static let requestLimit = 6
+    /// How long to wait before an arbiter is asked again.
+    private static let pause = Duration.milliseconds(500)
     /// Most contents whose arbiter is remembered for reports; the one claimed longest ago gives way.
     private static let rememberedLimit = 4096
     /// How long an arbiter that did not answer is passed over.
@@ -100,6 +102,7 @@ final class ClaimService: Sendable {
         switch answer {
         case .lead: return ClaimResponse(.lead)
         case .unknown: return ClaimResponse(.unknown)
+        case .wait: return ClaimResponse(.wait)
         case .follow(let parent):
             let addresses = parent == host.peerID ? host.advertisedAddresses : host.addresses(of: parent)
             return ClaimResponse(.follow(parent, addresses: addresses))
@@ -138,6 +141,9 @@ final class ClaimService: Sendable {
                 guard parent != host.peerID else { return .unknown }
                 let contact = KadContact(id: parent, addresses: policy.filter(addresses))
                 return .follow(Peer(contact, observed: host.observedAddresses(of: parent)))
+            case .wait:
+                try? await Task.sleep(for: Self.pause)
+                waiting = [arbiter] + waiting
             case .ask(let nearer, let addresses):
                 host.remember(policy.filter(addresses), of: nearer, for: .minutes(1))
                 // First the nearer one, then this one, which has to answer itself.

@@ -68,7 +68,7 @@ public struct ClaimLimits: Sendable, Hashable {
     /// How long a claim lasts without a report, lengthened by tests.
     var lease = ClaimTable<PeerID>.Limits().lease
     /// How long an arbiter may take to answer, lengthened by tests.
-    var timeout = ClaimAnswer.deadline / ClaimService.requestLimit
+    var timeout = Duration.seconds(1)
 
     /// Values out of range are replaced by the nearest ones within.
     public init(copies: Int = 1, fanOut: Int = 4) {

@@ -30,7 +30,7 @@ import Testing
 
     private static var responses: [ClaimResponse] {
         [
-            ClaimResponse(.unknown), ClaimResponse(.lead),
+            ClaimResponse(.unknown), ClaimResponse(.lead), ClaimResponse(.wait),
             ClaimResponse(.follow(syntheticPeer(3), addresses: [])),
             ClaimResponse(.ask(syntheticPeer(4), addresses: [Multiaddr(.v4(0x0a00_0002), tcpPort: 5001)])),
             ClaimResponse(
