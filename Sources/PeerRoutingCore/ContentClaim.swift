@@ -36,7 +36,7 @@ public struct ContentClaim: Hashable, Sendable {
 /// What a claim came to.
 public enum ClaimAnswer: Hashable, Sendable {
     /// How long a claim may take when no arbiter answers in its second; else it takes a round trip.
-    public static let deadline = Duration.seconds(6)
+    public static let deadline = Duration.seconds(8)
 
     /// This node fetches the content from the upstream, for the others too. The lead is a lease: it lapses unless the node
     /// reports that it goes on (``PeerRouter/report(_:of:)``).

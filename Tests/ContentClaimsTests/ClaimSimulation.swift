@@ -75,7 +75,7 @@ struct ClaimSimulation {
 
     /// Those that a node knows, and how many of them it asks for one claim.
     private static let nearestNodes = 12
-    private static let arbiterLimit = 3
+    private static let arbiterLimit = 6
     private static let step = TimeAmount.milliseconds(20)
     private static let roundTrip = TimeAmount.milliseconds(1)
     private static let claimDeadline = TimeAmount.seconds(1)

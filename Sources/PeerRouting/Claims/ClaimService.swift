@@ -13,9 +13,9 @@ import PeerRoutingCore
 /// different ones make a tree each; that costs a copy and nothing else.
 final class ClaimService: Sendable {
     /// Most arbiters asked for one claim, as a dead one is noticed late.
-    static let arbiterLimit = 3
+    static let arbiterLimit = 6
     /// Most requests for one claim: to those, to one that the first knows to be nearer, and again to one that says so.
-    static let requestLimit = 6
+    static let requestLimit = 8
     /// How long to wait before an arbiter is asked again.
     private static let pause = Duration.milliseconds(500)
     /// Most contents whose arbiter is remembered for reports; the one claimed longest ago gives way.
