@@ -145,11 +145,13 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
     ///   - offset: bytes that it has.
     ///   - failedParent: the node that it followed until now, which failed.
     ///   - upstreamRate: bytes per second that it lately got from the upstream; 0 when it does not know.
+    ///   - isSecondChoice: whether an arbiter that is nearer to the content did not answer, so that others may follow a leader who
+    ///     is not known here yet.
     ///   - current: what it does already, after its arbiter has failed. A follower whose parent is not known here is told
     ///     ``Answer/unknown`` and asks again.
     package mutating func claim(
         _ key: String, by member: Member, offset: UInt64, failedParent: Member? = nil, upstreamRate: UInt64 = 0,
-        current: Current? = nil, now: NIODeadline
+        isSecondChoice: Bool = false, current: Current? = nil, now: NIODeadline
     ) -> Answer {
         var content = take(key) ?? Content()
         let count = content.claimants.count
@@ -213,8 +215,10 @@ package struct ClaimTable<Member: Hashable & Sendable>: Sendable {
             content.claimants[parent]?.children += 1
             return .follow(parent)
         }
-        if failedParent != nil, !content.hasHadLeader, let begun = content.begun, now - begun < limits.settling {
-            // It followed somebody, so that there is, or was, a leader.
+        // One that has followed somebody knows that there was a leader.
+        if failedParent != nil || isSecondChoice, !content.hasHadLeader, let begun = content.begun,
+            now - begun < limits.settling
+        {
             return .wait
         }
         guard leaders.count < limits.leaders || isWorthASecond, !isSuspended(member, now: now) else {

@@ -199,7 +199,8 @@ struct ClaimSimulation {
         if isAlive(arbiter) {
             answer = tables[arbiter, default: ClaimTable()].claim(
                 "\(content)", by: node, offset: pulls[content][node].bytes,
-                failedParent: pulls[content][node].failedParent, upstreamRate: setup.upstreamRate, now: now)
+                failedParent: pulls[content][node].failedParent, upstreamRate: setup.upstreamRate,
+                isSecondChoice: pulls[content][node].deadArbiters > 0, now: now)
         }
         pulls[content][node].arbiter = arbiter
         let failed = pulls[content][node].failedParent

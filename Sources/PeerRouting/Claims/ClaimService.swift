@@ -69,7 +69,7 @@ final class ClaimService: Sendable {
             }
             Task {
                 // The claimant may not know all that this node knows: one tree is better than two.
-                let nearer = await arbiters(of: request.key, limit: 1).first
+                let nearer = await arbiters(of: request.key, limit: 1).nodes.first
                 if let nearer, nearer != host.peerID, nearer != message.peer {
                     return reply.respond(ClaimResponse(.ask(nearer, addresses: host.addresses(of: nearer))).encoded())
                 }
@@ -94,7 +94,8 @@ final class ClaimService: Sendable {
             case .claim(let claim):
                 return state.table.claim(
                     request.key, by: peer, offset: claim.offset, failedParent: claim.failedParent,
-                    upstreamRate: claim.upstreamRate, current: claim.current.map { .init($0) }, now: now)
+                    upstreamRate: claim.upstreamRate, isSecondChoice: claim.isFinal,
+                    current: claim.current.map { .init($0) }, now: now)
             case .report(let progress):
                 return state.table.report(.init(progress), of: request.key, by: peer, now: now) ? .lead : .unknown
             }
@@ -121,15 +122,20 @@ final class ClaimService: Sendable {
         (message.offset, message.failedParent, message.upstreamRate) =
             (claim.offset, claim.failedParent, claim.upstreamRate)
         message.current = claim.current
-        var waiting = await arbiters(of: claim.key, limit: Self.arbiterLimit)[...]
-        for number in 0..<Self.requestLimit {
+        let known = await arbiters(of: claim.key, limit: Self.arbiterLimit)
+        var waiting = known.nodes[...]
+        // Whoever comes after one that does not answer has to, also where it knows that one to be nearer.
+        message.isFinal = known.isNearestResting
+        for _ in 0..<Self.requestLimit {
             guard let arbiter = waiting.popFirst() else { break }
-            // Whoever comes after the first answers in any case: the nearer ones that it knows do not.
-            message.isFinal = number > 0
             let request = ClaimRequest(key: claim.key, content: .claim(message))
-            guard let response = await ask(arbiter, request, within: timeout) else { continue }
+            guard let response = await ask(arbiter, request, within: timeout) else {
+                message.isFinal = true
+                continue
+            }
             switch response.content {
             case .unknown:
+                message.isFinal = true
                 remember(arbiter, for: claim.key)
                 // It does not know the parent yet; another one would make a second tree.
                 if claim.current != nil { return .unknown }
@@ -143,6 +149,9 @@ final class ClaimService: Sendable {
                 return .follow(Peer(contact, observed: host.observedAddresses(of: parent)))
             case .wait:
                 try? await Task.sleep(for: Self.pause)
+                waiting = [arbiter] + waiting
+            case .ask(let nearer, _) where isResting(nearer):
+                message.isFinal = true
                 waiting = [arbiter] + waiting
             case .ask(let nearer, let addresses):
                 host.remember(policy.filter(addresses), of: nearer, for: .minutes(1))
@@ -167,21 +176,30 @@ final class ClaimService: Sendable {
         return response?.content == .lead
     }
 
-    /// The nodes to ask, nearest first, this one among them.
-    private func arbiters(of key: String, limit: Int) async -> [PeerID] {
+    /// The nodes to ask, nearest first, this one among them, and whether one that is nearer than all of them is passed over
+    /// because it did not answer lately.
+    private func arbiters(of key: String, limit: Int) async -> (nodes: [PeerID], isNearestResting: Bool) {
         let content = ContentKey(key)
         var known: [(id: PeerID, distance: KadDistance)] = []
+        var nearestResting: KadDistance?
         let (now, resting) = (NIODeadline.now(), state.withLockedValue { $0.resting })
         for contact in await nearest(content, limit * 4) {
             // One that is not connected, or not identified yet, is asked as well: the request connects.
             if let protocols = host.protocols(of: contact.id), !protocols.contains(ClaimRequest.protocolID) { continue }
-            if let until = resting[contact.id], now < until { continue }
+            if let until = resting[contact.id], now < until {
+                nearestResting = nearestResting ?? contact.key.distance(to: content.position)
+                continue
+            }
             known.append((contact.id, contact.key.distance(to: content.position)))
         }
         let own = KadKey(hashing: host.peerID.bytes).distance(to: content.position)
         let place = known.firstIndex { own < $0.distance } ?? known.count
         known.insert((host.peerID, own), at: place)
-        return known.prefix(limit).map(\.id)
+        return (known.prefix(limit).map(\.id), nearestResting.map { $0 < known[0].distance } ?? false)
+    }
+
+    private func isResting(_ peer: PeerID) -> Bool {
+        state.withLockedValue { state in state.resting[peer].map { NIODeadline.now() < $0 } ?? false }
     }
 
     private func ask(_ arbiter: PeerID, _ request: ClaimRequest, within limit: Duration) async -> ClaimResponse? {
