@@ -314,13 +314,15 @@ final class Cluster: Sendable {
         return true
     }
 
-    /// The value of a metric of a node without labels; nil when the node does not say.
+    /// The value of a metric of a node, of all its labels together; nil when the node does not say.
     func metric(_ name: String, of node: Int) throws -> Double? {
         let page = try RawResponse.get(
             host: ClusterNetwork.address(node), port: 9090, path: "/metrics", limit: 4 << 20
         ).body
-        return String(decoding: page, as: UTF8.self).split(separator: "\n").first { $0.hasPrefix(name + " ") }
-            .flatMap { Double($0.dropFirst(name.count + 1)) }
+        let values = String(decoding: page, as: UTF8.self).split(separator: "\n")
+            .filter { $0.hasPrefix(name + " ") || $0.hasPrefix(name + "{") }
+            .compactMap { $0.split(separator: " ").last.flatMap { Double($0) } }
+        return values.isEmpty ? nil : values.reduce(0, +)
     }
 
     /// The bytes of an image's blobs that a node has so far, in whole blobs and unfinished ones.

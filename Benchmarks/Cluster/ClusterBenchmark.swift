@@ -85,14 +85,11 @@ struct ClusterBenchmark {
             return programs.prefix(1).map { name, program in
                 Contender(name: name, options: { $0 % 2 == 0 ? [] : Self.off }) { _ in program }
             }
-        case .coldStart where !context.quick:
-            let all = programs.map { program in Contender(name: program.0) { _ in program.1 } }
-            return all
-                + programs.prefix(1).map { name, program in
-                    Contender(name: "\(name), off", options: { _ in Self.off }) { _ in program }
-                }
         default:
-            let all = programs.map { program in Contender(name: program.0) { _ in program.1 } }
+            var all = programs.map { program in Contender(name: program.0) { _ in program.1 } }
+            if scenario == .coldStart, !context.quick, let (name, program) = programs.first {
+                all.append(Contender(name: "\(name), off", options: { _ in Self.off }) { _ in program })
+            }
             return round % 2 == 0 ? all : all.reversed()
         }
     }

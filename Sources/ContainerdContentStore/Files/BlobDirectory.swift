@@ -34,10 +34,7 @@ package struct BlobDirectory: Sendable, Hashable {
 
     /// Opens a blob that must be a regular file, not a symbolic link, of `size` bytes.
     package func open(_ digest: Digest, size: Int64) -> Opened {
-        var descriptor: CInt
-        repeat {
-            descriptor = openReadOnly(file(of: digest), O_NOFOLLOW)
-        } while descriptor < 0 && errno == EINTR
+        let descriptor = openReadOnly(file(of: digest), O_NOFOLLOW)
         guard descriptor >= 0 else {
             switch errno {
             case ENOENT, ENOTDIR: return .absent
@@ -99,15 +96,19 @@ package struct BlobDirectory: Sendable, Hashable {
     private func file(of digest: Digest) -> String { "\(path)/blobs/\(digest.algorithm.rawValue)/\(digest.hex)" }
 }
 
-/// `open(2)` for reading, closed on `exec`; a blob that turns out to be a FIFO must not block.
-private func openReadOnly(_ path: String, _ flags: CInt) -> CInt {
-    #if canImport(Darwin)
-        Darwin.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | flags)
-    #elseif canImport(Glibc)
-        Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | flags)
-    #elseif canImport(Musl)
-        Musl.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | flags)
-    #endif
+/// `open(2)` for reading, closed on `exec`, again after a signal; a blob that turns out to be a FIFO must not block.
+func openReadOnly(_ path: String, _ flags: CInt) -> CInt {
+    let flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | flags
+    while true {
+        #if canImport(Darwin)
+            let descriptor = Darwin.open(path, flags)
+        #elseif canImport(Glibc)
+            let descriptor = Glibc.open(path, flags)
+        #elseif canImport(Musl)
+            let descriptor = Musl.open(path, flags)
+        #endif
+        if descriptor >= 0 || errno != EINTR { return descriptor }
+    }
 }
 
 /// How the bytes of content are read.

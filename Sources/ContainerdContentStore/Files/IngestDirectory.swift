@@ -71,7 +71,7 @@ struct IngestDirectory: Sendable {
     private func open(_ digest: Digest, at ingest: String) throws(ContentStoreError) -> ArrivingContent? {
         // The files appear one after the other: one that is missing is looked for again by whoever asks again.
         guard let text = Self.text(of: ingest + "/total"), let size = Int64(text), size > 0 else { return nil }
-        let descriptor = openFile(ingest + "/data")
+        let descriptor = openReadOnly(ingest + "/data", O_NOFOLLOW)
         guard descriptor >= 0 else {
             if errno == ENOENT || errno == ENOTDIR { return nil }
             throw ContentStoreError(errno: errno, "open of \(ingest)/data")
@@ -84,7 +84,7 @@ struct IngestDirectory: Sendable {
 
     /// The text of a small file without white space at its ends; nil when there is none.
     private static func text(of path: String) -> String? {
-        let descriptor = openFile(path)
+        let descriptor = openReadOnly(path, O_NOFOLLOW)
         guard descriptor >= 0 else { return nil }
         defer { close(descriptor) }
         var bytes = [UInt8](repeating: 0, count: smallFileBytes + 1)
@@ -130,19 +130,4 @@ private struct IngestFile: ArrivingSource {
     }
 
     func read(at offset: Int64, count: Int) throws -> ByteBuffer { try file.read(at: offset, count: count) }
-}
-
-/// `open(2)` for reading a regular file, closed on `exec`.
-private func openFile(_ path: String) -> CInt {
-    let flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW
-    while true {
-        #if canImport(Darwin)
-            let descriptor = Darwin.open(path, flags)
-        #elseif canImport(Glibc)
-            let descriptor = Glibc.open(path, flags)
-        #elseif canImport(Musl)
-            let descriptor = Musl.open(path, flags)
-        #endif
-        if descriptor >= 0 || errno != EINTR { return descriptor }
-    }
 }

@@ -182,7 +182,7 @@ extension ImmediateAnswer {
 
 /// A writer that collects bytes in memory.
 final class InMemoryContentWriter: ContentWriter {
-    struct Progress {
+    private struct Progress {
         var bytes = ByteBuffer()
         var isOpen = true
         /// The whole content, from its commit on.
@@ -192,7 +192,7 @@ final class InMemoryContentWriter: ContentWriter {
     private let store: InMemoryContentStore
     private let digest: Digest
     private let size: Int64?
-    let progress = NIOLockedValueBox(Progress())
+    private let progress = NIOLockedValueBox(Progress())
 
     init(store: InMemoryContentStore, digest: Digest, size: Int64?) {
         self.store = store

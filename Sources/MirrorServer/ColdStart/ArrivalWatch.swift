@@ -83,7 +83,7 @@ final class ArrivalWatch: Sendable {
     private func watch(_ router: any PeerRouter, _ store: any ContentStore) async -> Outcome {
         var (lastGrowth, lastReport) = (ContinuousClock.now, ContinuousClock.now)
         while !Task.isCancelled {
-            if let info = try? await store.info(arriving.digest), info.digest == arriving.digest {
+            if (try? await store.info(arriving.digest)) != nil {
                 state.withLockedValue { $0.bytes = arriving.size }
                 return .complete
             }

@@ -78,9 +78,6 @@ final class ClaimService: Sendable {
         }
     }
 
-    /// Contents that are being claimed here.
-    var claimedContents: Int { state.withLockedValue { $0.table.count } }
-
     // MARK: As arbiter
 
     private func answer(_ request: ClaimRequest, from peer: PeerID) -> ClaimResponse {
